@@ -1,4 +1,4 @@
-"""The core: one method an operation, each putting the rooms together. Knows nothing of HTTP, paths or JSON."""
+"""The core: one method for each operation, which connects the packages. It knows nothing of HTTP, paths or JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Backend:
-    """Open with `await Backend.open(settings)`, on the event loop that will use it; close when done."""
+    """Open it with `await Backend.open(settings)`, on the event loop that will use it, and close it when done."""
 
     def __init__(self, parts: Components) -> None:
         self.parts = parts
@@ -43,17 +43,19 @@ class Backend:
 
     @classmethod
     async def open(cls, settings: Settings, *, forwards: bool = False) -> Backend:
-        """One that `forwards` hands chat on as its server sends it, unread: for callers over HTTP.
+        """Open a backend. With `forwards`, chat is passed on as its server sends it, unread, for callers over
+        HTTP.
 
-        Raises Conflict if another process holds the data directory, BackendError if a setting cannot work.
+        Raises Conflict if another process holds the data directory, and BackendError if a setting cannot
+        work.
         """
         parts = await Components.open(settings, forwards=forwards)
         backend = cls(parts)
-        await parts.start()  # jobs may call it
+        await parts.start()  # after construction, because jobs may call it
         return backend
 
     async def close(self) -> None:
-        """Give running jobs back, and let go of every file and connection."""
+        """Hand running jobs back, and release every file and connection."""
         await self.parts.close()
 
     # Chat
@@ -62,7 +64,7 @@ class Backend:
         """Reply to a conversation (OpenAI's chat completions; the model rag/<collection> answers from it).
 
         Refused: a prompt, or max_tokens, beyond the model's context; schema with stream, response_format or n, or one that is
-        not a JSON Schema; an image's URL that may not be fetched; what the model does not take, such as tools.
+        not a JSON Schema; an image URL that may not be fetched; what the model does not take, such as tools.
         """
         return await self.parts.chatting.reply(request)
 
@@ -74,8 +76,8 @@ class Backend:
     async def respond(self, request: schemas.RespondRequest) -> bytes:
         """Respond to a conversation (OpenAI's responses; the model rag/<collection> answers from it).
 
-        Refused: as of a chat; tools that would be run here, but for file_search; a conversation; background with store=false;
-        the output of a function that nobody has called.
+        Refused: what a chat refuses; tools that would run on the server, except file_search; a conversation;
+        background with store=false; the output of a function that was not called.
         """
         if request.background:
             return await json_writing.dumps(await self.parts.responses.begin(request))
@@ -108,12 +110,12 @@ class Backend:
     async def cancel_response(self, request: schemas.StoredResponseRequest) -> bytes:
         """Stop a response that runs in the background.
 
-        Refused: one that does not.
+        Refused: a response that does not run in the background.
         """
         return await json_writing.dumps(await self.parts.responses.cancel(_reach(), request.response_id))
 
     async def list_input_items(self, request: schemas.ListInputItemsRequest) -> schemas.InputItemList:
-        """List what a response was made from, a page at a time.
+        """List a response's input items, a page at a time.
 
         Refused: an `after` that names none of its items.
         """
@@ -132,7 +134,8 @@ class Backend:
     async def embed(self, request: schemas.EmbedRequest) -> schemas.EmbeddingList | schemas.Block:
         """Embed texts as unit-length vectors, in their order (OpenAI's embeddings).
 
-        Refused: dimensions and token ids that the model does not have; a text too long where too_long is error.
+        Refused: dimensions and token ids that the model does not take; a text that is too long, if too_long
+        is error.
         """
         return await packing.embed(self._embedder, request)
 
@@ -160,8 +163,8 @@ class Backend:
     async def rag_ingest_files(self, request: schemas.RagIngestFilesRequest) -> schemas.IngestReport:
         """Put files into a collection: text, Markdown, HTML, PDF, Office, tables, notebooks and mail.
 
-        Refused: chunk_overlap that is not smaller than chunk_size; content that is not base64; a name without letters. A file
-        that cannot be read is in the report's `failed`.
+        Refused: chunk_overlap that is not smaller than chunk_size; content that is not base64; a name without
+        letters. Files that cannot be read do not fail the request: they are in the report's `failed`.
         """
         return await self.parts.ingestion.files(request)
 
@@ -206,10 +209,10 @@ class Backend:
         return schemas.CollectionList(collections=sorted(infos, key=lambda info: info.name))
 
     async def create_collection(self, request: schemas.CreateCollectionRequest) -> schemas.CollectionInfo:
-        """Make an empty collection.
+        """Create an empty collection.
 
-        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields; engine without a Qdrant server;
-        an unknown parser.
+        Refused: chunk_overlap that is not smaller than chunk_size; indexes of too many fields; engine options
+        without a Qdrant server; an unknown parser.
         """
         await self._collections.create(
             _named(request.collection),
@@ -226,20 +229,20 @@ class Backend:
         return await self._collections.info(_named(request.collection))
 
     async def set_indexes(self, request: schemas.SetIndexesRequest) -> schemas.CollectionInfo:
-        """Make, change or remove indexes of metadata fields.
+        """Create, change or remove indexes of metadata fields.
 
         Refused: indexes of too many fields.
         """
         return await self._collections.set_indexes(_named(request.collection), request.indexes)
 
     async def delete_collection(self, request: schemas.CollectionRequest) -> schemas.CollectionDeleted:
-        """Remove a collection with all its documents."""
+        """Delete a collection with all its documents."""
         documents = await self._collections.delete(_named(request.collection))
-        await self.register.look()  # a share goes with it
+        await self.register.look()  # its shares are gone, too
         return schemas.CollectionDeleted(deleted=request.collection, documents=documents)
 
     async def reindex_collection(self, request: schemas.ReindexRequest) -> schemas.ReindexReport:
-        """Embed a collection's texts anew, with the current model.
+        """Embed a collection's texts again, with the current model.
 
         Refused: any other model.
         """
@@ -252,14 +255,14 @@ class Backend:
         )
 
     async def export_collection(self, request: schemas.ExportRequest) -> schemas.CollectionExport:
-        """Give a collection's chunks with their vectors, a page at a time.
+        """Export a collection's chunks with their vectors, a page at a time.
 
         Refused: a cursor that is not from an earlier page.
         """
         return await export_page(self._collections, _named(request.collection), request.limit, request.cursor)
 
     async def import_collection(self, request: schemas.ImportRequest) -> schemas.ImportedCollection:
-        """Import an exported collection, a page at a time; it exists once the last has come.
+        """Import an exported collection, a page at a time; it exists when the last page has come.
 
         Refused: a vector that is not base64 of finite float32 of the manifest's dimension; a number that is not less than its
         total; a document with a chunk missing or given twice; metadata or a place beyond their limits.
@@ -274,7 +277,8 @@ class Backend:
         return await pages.documents(await self._collection(request.collection), request)
 
     async def list_chunks(self, request: schemas.ListChunksRequest) -> schemas.ChunkList:
-        """List a collection's chunks, a page at a time: all, some documents', or those that filters select.
+        """List a collection's chunks, a page at a time: all, those of some documents, or those that match
+        filters.
 
         Refused: a cursor that is not from an earlier page; invalid or too many filters.
         """
@@ -285,16 +289,17 @@ class Backend:
         return await documents.stored(await self._collection(request.collection), request.id)
 
     async def delete_documents(self, request: schemas.DeleteDocumentsRequest) -> schemas.DocumentsDeleted:
-        """Remove documents from a collection, by their ids or by a filter.
+        """Delete documents of a collection, by their ids or by a filter.
 
-        Refused: both, or neither; invalid or too many filters.
+        Refused: ids and filters together, or neither; invalid or too many filters.
         """
         collection = await self._collection(request.collection)
         ids = request.ids or await documents.selected(collection, request.filters or request.where or {})
         return schemas.DocumentsDeleted(deleted=await collection.delete(ids, flush=True))
 
     def collections_known(self) -> list[str]:
-        """The collections that the caller may list, as it writes them; those made elsewhere just now may be missing."""
+        """The collections that the caller may list, as it writes them. Very new ones of other processes may
+        be missing."""
         caller = _caller()
         if "read" not in caller.can:
             return []
@@ -302,7 +307,7 @@ class Backend:
         return [name.shown_to(caller) for name in names if self.register.visible(name, caller)]
 
     async def _collection(self, name: str) -> Collection:
-        """Raises NotFound."""
+        """The collection of that name. Raises NotFound."""
         return await self._collections.get(_named(name))
 
     # Analysis
@@ -321,7 +326,7 @@ class Backend:
     # Jobs
 
     async def submit_job(self, request: schemas.SubmitJobRequest) -> schemas.JobId:
-        """Hand over long work.
+        """Submit a job.
 
         Refused: params that do not fit the type; an invalid time; a webhook that may not be called, or without
         WEBHOOK_SECRET on the server.
@@ -329,14 +334,14 @@ class Backend:
         return await self.parts.submission.submit(_caller(), request)
 
     async def batch_chat(self, request: schemas.BatchChatRequest) -> schemas.BatchChat:
-        """Ask a chat model many things, as a job, or tell what that would take.
+        """Ask a chat model many prompts in one job, or estimate what that would take.
 
         Refused: no prompts.
         """
         return await self.parts.chat_batches.begin(request)
 
     async def get_job_status(self, request: schemas.JobRequest) -> schemas.JobStatus:
-        """Tell a job's status and progress, and its result once there is one."""
+        """Get a job's status and progress, and its result when there is one."""
         return await self._jobs.status(_reach(), request.job_id)
 
     async def list_jobs(self, request: schemas.ListJobsRequest) -> schemas.JobList:
@@ -352,20 +357,20 @@ class Backend:
         return self._jobs.result_lines(_reach(), request)
 
     async def job_events(self, request: schemas.JobEventsRequest) -> schemas.JobEvents:
-        """Watch a job: server-sent events, one each time that it has changed, until it ends."""
+        """Watch a job: a server-sent event for each change, until it ends."""
         return await self._jobs.news(_reach(), request)
 
     def job_events_stream(self, request: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
         return self._jobs.events(_reach(), request)
 
     async def cancel_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
-        """Stop a job."""
+        """Cancel a job."""
         return await self._jobs.cancel(_reach(), request.job_id)
 
     async def delete_job(self, request: schemas.JobRequest) -> schemas.JobDeleted:
-        """Delete a job that has ended, with what it was given and has made.
+        """Delete a job that has ended, with its params and result.
 
-        Refused: one that waits or is at work.
+        Refused: a job that is queued or running.
         """
         await self._jobs.delete(_reach(), request.job_id)
         return schemas.JobDeleted(deleted=request.job_id)
@@ -381,7 +386,7 @@ class Backend:
         return await self.parts.agents.listed()
 
     async def run_agent(self, request: schemas.RunAgentRequest) -> schemas.AgentRun:
-        """Have an agent do a task, with tools, over collections.
+        """Run an agent on a task, with tools and collections.
 
         Refused: an unknown agent or tool; an input that does not fit the agent.
         """
@@ -391,19 +396,20 @@ class Backend:
         return sse.events(self.parts.agents.events(request))
 
     async def approve(self, request: schemas.ApproveRequest) -> schemas.JobStatus:
-        """Approve what a run waits for; it goes on."""
+        """Approve the calls that a run waits for; it continues."""
         return await self.parts.agents.decide(request.run_id, True)
 
     async def reject(self, request: schemas.RejectRequest) -> schemas.JobStatus:
-        """Refuse what a run waits for; it goes on without."""
+        """Reject the calls that a run waits for; it continues without them."""
         return await self.parts.agents.decide(request.run_id, request.why)
 
     # Schedules
 
     async def set_schedule(self, request: schemas.SetScheduleRequest) -> schemas.Schedule:
-        """Submit a job again and again, at the times of a cron line; replaces a schedule of that name.
+        """Create or replace a schedule, which submits a job at the times of a cron expression.
 
-        Refused: an invalid cron line, or one that is never due; an unknown time zone; params that do not fit the type.
+        Refused: an invalid cron expression, or one that is never due; an unknown time zone; params that do
+        not fit the type.
         """
         job = await self.parts.submission.new(_caller(), request.job_type, request.params, request.priority)
         return await self._database.write(schedules.put, request.name, request.cron, request.timezone, job)
@@ -414,14 +420,15 @@ class Backend:
         return schemas.ScheduleList(schedules=found)
 
     async def delete_schedule(self, request: schemas.ScheduleRequest) -> schemas.ScheduleDeleted:
-        """Remove a schedule; jobs that it has submitted go on."""
+        """Delete a schedule; jobs that it has submitted are not affected."""
         await self._database.write(schedules.remove, _caller(), request.name)
         return schemas.ScheduleDeleted(deleted=request.name)
 
     # Keys, and what projects share
 
     async def share_collection(self, request: schemas.ShareRequest) -> schemas.Share:
-        """Let another project read a collection, or read and write it; replaces an earlier share with it.
+        """Share a collection with another project, to read it, or to read and write it; replaces an earlier
+        share.
 
         Refused: the collection's own project.
         """
@@ -429,7 +436,7 @@ class Backend:
         return await self.parts.sharing.share(_caller(), _named(request.collection), request)
 
     async def unshare_collection(self, request: schemas.UnshareRequest) -> schemas.Share:
-        """End the sharing of a collection with a project."""
+        """Stop sharing a collection with a project."""
         await self._collection(request.collection)
         name = _named(request.collection)
         return await self.parts.sharing.unshare(_caller(), name, request.with_project)
@@ -439,14 +446,15 @@ class Backend:
         return await self.parts.sharing.listed(_caller())
 
     async def create_key(self, request: schemas.CreateKeyRequest) -> schemas.CreatedKey:
-        """Make an API key; it is shown only in this reply.
+        """Create an API key; it is shown only in this reply.
 
         Refused: an invalid rate.
         """
         return await self.parts.keys.create(_caller(), request)
 
     async def list_keys(self, request: schemas.ListKeysRequest) -> schemas.KeyList:
-        """List the API keys of the caller's project, or, for the administrator, of all; without the keys themselves."""
+        """List the API keys of the caller's project, or, for the administrator, of all projects; without the
+        keys themselves."""
         return await self.parts.keys.listed(_caller(), request.project)
 
     async def rotate_key(self, request: schemas.RotateKeyRequest) -> schemas.CreatedKey:
@@ -454,7 +462,7 @@ class Backend:
         return await self.parts.keys.rotate(_caller(), request)
 
     async def revoke_key(self, request: schemas.KeyRequest) -> schemas.KeyInfo:
-        """Revoke an API key, within a second."""
+        """Revoke an API key; this takes effect within a second."""
         return await self.parts.keys.revoke(_caller(), request.key)
 
     # Audit and usage
@@ -462,7 +470,7 @@ class Backend:
     async def audit(self, request: schemas.AuditRequest) -> schemas.AuditLog:
         """Read the audit log, newest first: changes of keys, deletions, shares, exports, imports, refusals.
 
-        Refused: a since that is neither days nor a date.
+        Refused: a since that is neither a number of days nor a date.
         """
         return await self.audited.log(_reach(), request)
 
@@ -478,7 +486,7 @@ class Backend:
     async def usage(self, request: schemas.UsageRequest) -> schemas.UsageReport:
         """Report usage: requests, errors, tokens, milliseconds and chunks, by project, key, model, operation and day.
 
-        Refused: anything else in by; a since or until that is neither days nor a date.
+        Refused: an unknown dimension in by; a since or until that is neither a number of days nor a date.
         """
         return await self.parts.usage.report(_reach(), request, self.settings.usage_prices)
 
@@ -489,7 +497,7 @@ class Backend:
         return await health.state(self.parts)
 
     async def health(self, request: schemas.Empty) -> schemas.Health:
-        """Tell whether the backend is ready, and which models it uses."""
+        """Check whether the backend is ready, and which models it uses."""
         return await health.ready(self.parts)
 
     async def doctor(self, request: schemas.Empty) -> schemas.Diagnosis:
@@ -502,10 +510,10 @@ def _caller() -> Caller:
 
 
 def _named(name: str) -> QualifiedName:
-    """Which collection the caller means; raises Forbidden if nobody decided that it may be touched."""
+    """The collection that the caller means. Raises Forbidden if the call has not been permitted to use it."""
     return tracing.current().collection(name)
 
 
 def _reach() -> str | None:
-    """The project of whose jobs and keys the caller may know; None for all."""
+    """The project whose jobs, keys and responses the caller may see; None means all."""
     return _caller().reach

@@ -1,7 +1,8 @@
-"""Whether what the settings name is there and works: each part asked once, all at the same time, each with little time.
+"""Checks whether what the settings name is there and works: all parts at the same time, each asked once and
+for a short time.
 
 Chat servers are asked for their list of models, which costs nothing, and not for a reply. Embedding and rerank servers
-are sent one word, a Qdrant server is asked what it is. Models that are embedded in this process need to be there.
+are sent one word, and a Qdrant server is asked for its version. Embedded models must be installed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from .inference.upstream import Upstream
 from .knowledge.collections.quota import Size
 from .settings import Settings
 
-PROBE_SECONDS = 5.0  # seconds for a server
+PROBE_SECONDS = 5.0  # for a server to answer
 
 
 class _Found(NamedTuple):
@@ -47,11 +48,11 @@ class _Found(NamedTuple):
 
 
 SOON = 14 * 86400
-"""Seconds before a key expires from which on it is reported."""
+"""Keys that expire within this many seconds are reported."""
 
 
 def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) -> schemas.Check:
-    """Projects, keys that expire soon, and limits that were reached; for the administrator."""
+    """The check of projects, keys that expire soon, and limits that were reached; for the administrator."""
     last = time.time() + SOON
     ending = [
         str(caller)
@@ -61,7 +62,7 @@ def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) ->
     advice = []
     if ending:
         advice.append(
-            f"{', '.join(ending[:10])} count no more within 14 days: make others by `llmbackend keys create`"
+            f"{', '.join(ending[:10])} expire within 14 days: make new ones with `llmbackend keys create`"
         )
     for (caller, what), times in sorted(reached.items(), key=lambda one: -one[1])[:5]:
         advice.append(f"{caller} reached its limit on {what} {times} times since the start")
@@ -84,11 +85,11 @@ def access(callers: Sequence[Caller], reached: Mapping[tuple[str, str], int]) ->
 
 
 REPORTED_PERCENT = 90
-"""Per cent of a storage limit from which on it is reported."""
+"""From this percentage of a storage limit on, it is reported."""
 
 
 def storage(project: str, whose: Whose, most: Limits, used: Size) -> schemas.Check:
-    """How much a project has stored of what it may, by limits of its own or of the caller's key."""
+    """The check of how much a project has stored, against its own limits or those of the caller's key."""
     limits: dict[str, int] = {}
     for name, now, limit in (("chunks", used.chunks, most.chunks), ("bytes", used.bytes, most.bytes)):
         if limit is not None:
@@ -106,14 +107,14 @@ def storage(project: str, whose: Whose, most: Limits, used: Size) -> schemas.Che
     )
     if (full := share(check)) >= REPORTED_PERCENT / 100:
         check.fix = (
-            f"project {project!r} has stored {full:.0%} of what it may: delete documents, collections, jobs or stored "
+            f"project {project!r} uses {full:.0%} of its storage limit: delete documents, collections, jobs or stored "
             "responses, or raise the limit"
         )
     return check
 
 
 def share(check: schemas.Check) -> float:
-    """The largest part that is used of what a check of storage tells."""
+    """The largest share of a limit that a check of storage shows."""
     limits = check.limits
     return max(limits[name] / limits[f"most_{name}"] for name in ("chunks", "bytes") if name in limits)
 
@@ -128,8 +129,9 @@ async def examine(
     disk: Disk,
     lacking: Callable[[], Awaitable[list[str]]],
 ) -> list[schemas.Check]:
-    """A check a part. None raises: what is wrong stands in the check. `lacking` tells what parts there should be, and are not."""
-    import aiohttp  # noqa: F401  # now, lest a server seem slow for it
+    """Make a check of each part. It never raises: what is wrong is in the checks. `lacking` returns what
+    could not be loaded."""
+    import aiohttp  # noqa: F401  # imported now, so that a server does not seem slow because of it
 
     parts = [_chat_server(server, settings.chat_model) for server in factory.servers(settings)]
     if isinstance(chat, LocalChat):
@@ -206,7 +208,7 @@ async def _chat_server(upstream: Upstream, model: str | None) -> schemas.Check:
 
 
 async def _version(upstream: Upstream) -> str | None:
-    """What vLLM has at /version."""
+    """The version that vLLM reports at /version."""
     root = upstream.root(upstream.timeout)
     try:
         with suppress(LLMBackendError), root.errors.translated():
@@ -217,7 +219,7 @@ async def _version(upstream: Upstream) -> str | None:
 
 
 def _judge_chat_model(model: str | None, checks: list[schemas.Check]) -> None:
-    """One of the servers must offer CHAT_MODEL."""
+    """Mark the checks as failed if no server offers CHAT_MODEL."""
     if model is None or any(model in check.models for check in checks):
         return
     for check in checks:
@@ -243,7 +245,7 @@ async def _cross_encoder(reranker: CrossEncoder) -> _Found:
 
 
 def larger(chat: LocalChat, memory: int | None) -> str | None:
-    """Which model of the catalogue this machine has memory for, where SmolLM2 chats."""
+    """Advice to use a larger model of the catalogue that fits into this machine's memory, while SmolLM2 chats."""
     if chat.abstracts or memory is None:
         return None
     fitting = [
@@ -256,7 +258,7 @@ def larger(chat: LocalChat, memory: int | None) -> str | None:
 
 
 def _memory() -> int | None:
-    """This machine's bytes; None where the system does not tell."""
+    """This machine's memory in bytes; None if the system does not tell."""
     if sys.platform == "win32":
         return None
     try:
@@ -302,7 +304,7 @@ async def _rerank(settings: Settings, upstream: Upstream, reranker: Reranker) ->
 
 
 def _limits(info: Info) -> dict[str, int]:
-    """As TEI tells them."""
+    """The limits that TEI tells."""
     if info.model is None:
         return {}
     return {"input": int(info.limits.tokens_a_text), "batch": info.limits.texts}
@@ -324,7 +326,7 @@ async def _data(disk: Disk) -> schemas.Check:
 
 
 async def _own_parts(lacking: Callable[[], Awaitable[list[str]]]) -> schemas.Check:
-    """A project's own parts, agents, tools, and why some could not be loaded."""
+    """The check of a project's own parts, agents and tools, with the reasons why some could not be loaded."""
     wrong = [f"{entry} could not be loaded: {reason}" for entry, reason in plugins.FAILED.items()]
 
     async def probe() -> _Found:
@@ -345,14 +347,14 @@ async def _files() -> schemas.Check:
     check = await _checked("files", "embedded", None, probe)
     if not check.limits["landlock"]:
         check.fix = (
-            "files are parsed by processes that have no secrets, but could read this user's other files: to wall them off takes "
-            "Linux 5.13 or later with Landlock, which a container's seccomp profile may have to allow"
+            "files are parsed by processes without secrets, which could still read this user's other files: keeping them from that "
+            "takes Linux 5.13 or later with Landlock, which a container's seccomp profile may have to allow"
         )
     return check
 
 
 def _free(disk: Disk) -> int:
-    """The bytes that are free, once some could be written."""
+    """The free bytes, if the folder can be written to."""
     folder = disk.folder
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

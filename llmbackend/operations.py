@@ -47,10 +47,10 @@ from .tracing import Trace, tracing
 log = logging.getLogger(__name__)
 
 LARGE = 2**16  # bytes from which on a body is parsed in a thread
-OF_VALUE = 256  # bytes of memory that a JSON value takes, beside its text: a message of two fields takes 750
+OF_VALUE = 256  # bytes of memory for a JSON value, besides its text: a message of two fields takes 750
 
 Body = bytes | bytearray | dict[str, Any]
-"""An operation's fields, as JSON or as equivalent objects."""
+"""An operation's fields, as JSON or as the equivalent objects."""
 
 
 Scope = Literal["public", "any", "read", "write", "jobs", "chat", "admin"]
@@ -58,18 +58,20 @@ Scope = Literal["public", "any", "read", "write", "jobs", "chat", "admin"]
 
 @dataclass(frozen=True)
 class Operation:
+    """A row of the table: an operation with its route, models and rights."""
+
     name: str
     method: Literal["GET", "POST", "DELETE"]
     path: str
     request: type[schemas.Request]
     response: type[schemas.Response]
     scope: Scope
-    """The right that it needs; "any" means any key, "public" not even a key."""
+    """The right that the operation needs; "any" means any key, "public" none at all."""
     streams: bool = False
-    media: str = "text/event-stream"  # of what it streams
-    bulky: bool = False  # its result may be megabytes
-    asks: Asks | None = None  # which kind of model, the one that is named or the one that is set
-    owners_only: bool = False  # not of a collection that another project shares
+    media: str = "text/event-stream"  # the media type of its stream
+    bulky: bool = False  # whether its result may be megabytes
+    asks: Asks | None = None  # the kind of model that it asks: the named one, or the default
+    owners_only: bool = False  # whether projects that a collection is shared with are excluded
 
     @property
     def summary(self) -> str:
@@ -78,12 +80,12 @@ class Operation:
 
     @property
     def refusals(self) -> str:
-        """The rest of the docstring: which requests are refused although they fit the schema."""
+        """The rest of the docstring: which requests are refused although they match the schema."""
         return " ".join(self._said.partition("\n")[2].split())
 
     @cached_property
     def rights(self) -> tuple[Right, ...]:
-        """The rights that it needs, unless a request's content needs others."""
+        """The rights that the operation needs, unless a request's content needs others."""
         rights: tuple[Any, ...] = (self.scope,) if self.scope in RIGHTS else ()
         return (*rights, "chat") if self.scope == "jobs" and self.asks else rights  # the job asks a model
 
@@ -93,7 +95,7 @@ class Operation:
 
     @property
     def errors(self) -> list[type[LLMBackendError]]:
-        """Its errors, by status."""
+        """The errors that it may return, by status."""
         kinds = {LLMBackendError, InvalidRequest}
         if self.scope != "public":
             kinds |= {Unauthorized, Forbidden, Overloaded, BackendError}
@@ -103,7 +105,7 @@ class Operation:
                 kinds |= {RequestTimeout, TooLarge}
             if self.method != "GET" and self.scope in ("write", "jobs", "admin"):
                 kinds.add(InsufficientStorage)
-            if "approve" in self.request.model_fields:  # then it is a job
+            if "approve" in self.request.model_fields:  # the run is then a job
                 kinds.add(InsufficientStorage)
             if self.request is not schemas.Empty:
                 kinds |= {NotFound, Conflict}
@@ -183,20 +185,20 @@ def _objects(result: schemas.Response) -> dict[str, Any]:
 
 
 async def call(backend: Backend, name: str, body: Body) -> bytes:
-    """An operation's JSON result (or a Block) for its fields; every failure is an LLMBackendError."""
+    """Call an operation; return its JSON (or a Block). Every failure is raised as an LLMBackendError."""
     return cast(bytes, await answer(backend, name, body, Trace(name)))
 
 
 async def read(backend: Backend, name: str, body: Body) -> bytes | dict[str, Any]:
-    """What reading the JSON of `call` would give; that JSON itself where it is long, or a Block."""
+    """Call an operation; return its result as objects, or as JSON if it is long, or as a Block."""
     return cast(bytes | dict[str, Any], await answer(backend, name, body, Trace(name), write=_objects))
 
 
 async def stream(backend: Backend, name: str, body: Body) -> AsyncIterator[bytes]:
-    """A streaming operation's server-sent events, or lines.
+    """Call a streaming operation; return its server-sent events, or lines.
 
-    An error before the first event is raised here; a later one, or one after the first heartbeat was due, is an
-    error event.
+    An error before the first event is raised here. A later error, or one after the first heartbeat was due,
+    is an error event.
     """
     events = await answer(backend, name, body, Trace(name), streams=lambda request: True)
     return cast(AsyncIterator[bytes], events)
@@ -211,7 +213,8 @@ async def answer(
     streams: Callable[[Any], bool] = lambda request: False,
     write: Callable[[schemas.Response], Any] = _json,
 ) -> bytes | AsyncIterator[bytes]:
-    """The result of `call` or of `stream`, as requested by the body and further fields, or what `write` makes of it."""
+    """The result of `call` or `stream`, whichever the body and the further fields ask for. `write` turns a
+    result into JSON."""
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
     if OPERATIONS[name].scope != "public":
@@ -228,7 +231,7 @@ async def answer(
         except NotFound as error:
             suggest(error, backend.collections_known())
             raise
-        if isinstance(result, bytes):  # passed through from a model's server, or a Block
+        if isinstance(result, bytes):  # passed through from a model server, or a Block
             reply = result
         elif OPERATIONS[name].bulky and not json_writing.few(result):
             reply = await threads.processor(json_writing.write, result)
@@ -261,12 +264,12 @@ async def _permit(backend: Backend, name: str, request: schemas.Request, trace: 
     trace.granted = await backend.register.permit(caller, _access_needed(operation, request))
     if isinstance(request, schemas.SubmitJobRequest | schemas.SetScheduleRequest):
         kind = TYPES.get(request.job_type)
-        if kind is not None:  # what it does is decided again when it runs
+        if kind is not None:  # its access is checked again when it runs
             await backend.register.permit(caller, access_needed(kind, request.params))
 
 
 def _access_needed(operation: Operation, request: schemas.Request) -> AccessNeeded:
-    given = vars(request)  # asking a model for a field that it does not have takes long
+    given = vars(request)  # a missing attribute of a pydantic model takes long
     if isinstance(request, schemas.RespondRequest):
         return response_access.access_needed(given)
     rights = operation.rights
@@ -274,7 +277,7 @@ def _access_needed(operation: Operation, request: schemas.Request) -> AccessNeed
     models: list[tuple[Asks, str | None]] = []
     model = given.get("model")
     if operation.name == "chat" and model and model.startswith(rag_model.PREFIX):
-        # rag_query by another way in
+        # This is rag_query, by another route.
         rights, collections, model = ("read",), (model.removeprefix(rag_model.PREFIX),), None
     if operation.asks:
         models.append((operation.asks, model))
@@ -295,7 +298,7 @@ async def _rest(
                     yield event
                     traced, caller = tracing(trace), trace.caller
                     while True:
-                        with traced:  # only here: between two pieces, the reader is at work
+                        with traced:  # not around the yield: between two events, the reader's code runs
                             event = await anext(events)
                         if caller.standing.watched:
                             await backend.register.require(caller)
@@ -309,7 +312,7 @@ async def _rest(
                 if operation.media == "application/jsonl":
                     yield json.dumps(error_event).encode() + b"\n"
                 else:
-                    cut = b"" if event.endswith(b"\n") else b"\n\n"  # what broke off within an event
+                    cut = b"" if event.endswith(b"\n") else b"\n\n"  # ends an event that broke off
                     yield cut + sse.event(error_event)
     finally:
         if not first.done():
@@ -318,7 +321,7 @@ async def _rest(
 
 
 class _calling(tracing):
-    """Run in a trace; any error is raised as an LLMBackendError, and ends the trace."""
+    """Runs a call in its trace. Any error is raised as an LLMBackendError, and ends the trace."""
 
     __slots__ = ()
 
@@ -331,7 +334,7 @@ class _calling(tracing):
 
     def _fail(self, raised: BaseException) -> None:
         error = panics.as_error(raised) if panics.panicked(raised) else raised
-        if not isinstance(error, Exception):  # cancelled: the caller has gone
+        if not isinstance(error, Exception):  # cancelled, because the caller has gone
             self._trace.finish("left")
             return
         ours = _ours(self._trace, error)
@@ -357,13 +360,13 @@ async def _request(
         trace.go_first()
     try:
         if operation.method != "POST":
-            # GET and DELETE carry their fields in the URL, as text.
+            # GET and DELETE have their fields in the URL, as text.
             return operation.request.model_validate_strings(
                 body if isinstance(body, dict) else json.loads(body or b"{}"), strict=False
             )
         if isinstance(body, dict):
             return operation.request.model_validate({**body, **(fields or {})})
-        if len(body) > LARGE:  # would hold up the loop
+        if len(body) > LARGE:  # would block the event loop
             scanned = await threads.bodies(json_reading.scan, body, name)
             if trace.reserve is not None:
                 trace.reserve(len(body) + OF_VALUE * scanned.values)
@@ -384,7 +387,7 @@ async def _request(
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
     finally:
         if isinstance(body, bytearray):
-            body.clear()  # it may be large, and is no longer needed
+            body.clear()  # it may be large and is no longer needed
 
 
 def _read(
@@ -401,7 +404,7 @@ def _read(
     except ValidationError as error:
         refused = invalid(error, operation.name)
     finally:
-        value = None  # else an error's traceback would keep it
+        value = None  # otherwise an error's traceback would keep it in memory
     raise refused
 
 

@@ -1,1 +1,1 @@
-"""Backups: everything that is kept, in one file that any engine and database can take in again."""
+"""Backups: everything that is stored, in one file that any engine and database can restore."""

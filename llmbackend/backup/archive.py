@@ -1,7 +1,8 @@
-"""The file of a backup: compressed JSON lines, a header first, and last a line that tells how many there were.
+"""A backup's file: compressed lines of JSON. The first is a header; the last tells how many lines of each
+kind there are.
 
-The format knows neither database nor engine: rows of tables by the names of their columns, chunks with their vectors. A
-file that is cut short or damaged is told as such before anything of it is used.
+The format is independent of database and engine: rows of tables by column names, and chunks with their
+vectors. A truncated or damaged file is reported before anything of it is used.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ FORMAT = 1
 SUFFIX = ".jsonl.gz"
 UNFINISHED = ".unfinished"
 PART = 2**24
-"""Bytes for which room on the disk is asked at a time."""
+"""Free disk space is checked for this many bytes at a time."""
 
 Line = dict[str, Any]
 
 
 class Writer:
-    """Writes a file that has its name only once it is whole. Methods block."""
+    """Writes a backup, whose file gets its name only when it is complete. Methods block."""
 
     def __init__(self, file: Path, disk: Disk, about: Mapping[str, Any]) -> None:
         self.file = file
@@ -46,7 +47,7 @@ class Writer:
         self._unfinished = file.with_name(file.name + UNFINISHED)
         self._asked = 0
         disk.require(PART)
-        # Whoever may read it reads all that there is.
+        # The file contains everything, so only its owner may read it.
         self._raw: IO[bytes] = os.fdopen(
             os.open(self._unfinished, os.O_CREAT | os.O_RDWR | os.O_TRUNC, 0o600), "wb"
         )
@@ -61,13 +62,14 @@ class Writer:
         )
 
     def rows(self, table: str, database: int, rows: Iterator[Mapping[str, Any]]) -> None:
+        """Write rows of a table of the database with that number."""
         for row in rows:
             threads.give_way()
             values = {name: _written(value) for name, value in row.items()}
             self._add({"table": table, "database": database, "row": values}, "rows")
 
     def collection(self, row: Mapping[str, Any]) -> tuple[int, Counter[str]]:
-        """Begin one; returns where it begins, for `rewind`."""
+        """Begin a collection; return its beginning, for `rewind`."""
         self._lines.close()
         begins = self._raw.tell(), self.counts.copy()
         self._lines = self._compressed()
@@ -75,7 +77,7 @@ class Writer:
         return begins
 
     def rewind(self, begins: tuple[int, Counter[str]]) -> None:
-        """Take back all that was written since the collection began."""
+        """Take back everything written since the collection's beginning."""
         self._lines.close()
         self._raw.seek(begins[0])
         self._raw.truncate()
@@ -83,6 +85,7 @@ class Writer:
         self._lines = self._compressed()
 
     def chunks(self, stored: Stored) -> None:
+        """Write chunks of the collection begun last."""
         rows = stored.vectors.astype("<f4", copy=False)
         for chunk, vector in zip(stored.chunks, rows, strict=True):
             threads.give_way()
@@ -97,7 +100,7 @@ class Writer:
             )
 
     def finish(self) -> int:
-        """Its bytes."""
+        """Complete the file; return its size in bytes."""
         self._add({"end": dict(self.counts)})
         self._lines.close()
         with translated(self.file.parent):
@@ -109,6 +112,7 @@ class Writer:
         return size
 
     def drop(self) -> None:
+        """Remove the unfinished file."""
         with suppress(OSError, ValueError):
             self._raw.close()
         self._unfinished.unlink(missing_ok=True)
@@ -127,7 +131,8 @@ class Writer:
 
 
 def read(file: Path) -> Iterator[Line]:
-    """The lines of a whole backup, the header first, without the last line. Raises InvalidRequest where it is none."""
+    """Yield the lines of a backup, the header first, without the last line. Raises InvalidRequest if it is
+    not complete."""
     counts: Counter[str] = Counter()
     end: Any = None
     try:
@@ -137,7 +142,7 @@ def read(file: Path) -> Iterator[Line]:
                 if number == 0:
                     _check_header(file, line)
                 elif end is not None:
-                    raise ValueError("it goes on behind its end")
+                    raise ValueError("it continues after its end")
                 elif "end" in line:
                     end = line["end"]
                     continue
@@ -155,7 +160,8 @@ def read(file: Path) -> Iterator[Line]:
 
 
 def check(file: Path, tell: Callable[[int], None]) -> tuple[Line, Counter[str]]:
-    """Read all of it; returns the header and how many lines of each kind there are."""
+    """Read all of it; return the header and the number of lines of each kind. Raises InvalidRequest if it is
+    damaged."""
     counts: Counter[str] = Counter()
     header: Line = {}
     for number, line in enumerate(read(file)):
@@ -179,27 +185,28 @@ def check(file: Path, tell: Callable[[int], None]) -> tuple[Line, Counter[str]]:
 def _not_whole(file: Path, error: Exception) -> InvalidRequest:
     said = str(error) or "it is cut short"
     return InvalidRequest(
-        f"{file} is no whole backup ({said}): take another one", details={"file": str(file)}
+        f"{file} is not a complete backup ({said}): use another one", details={"file": str(file)}
     )
 
 
 def _check_header(file: Path, header: Any) -> None:
     if not isinstance(header, dict) or "llmbackend_backup" not in header:
-        raise ValueError("it begins otherwise")
+        raise ValueError("it does not begin like a backup")
     if (header["llmbackend_backup"], header["schema"]) != (FORMAT, schema.numbers()[-1]):
         raise InvalidRequest(
-            f"{file} was made by version {header['version']}, which kept things otherwise than {__version__}: restore it "
-            "with that version, and start this one on the same DATA_DIR then",
+            f"{file} was made by version {header['version']}, which has other tables than {__version__}: restore it "
+            "with that version, then start this one on the same DATA_DIR",
             details={"file": str(file), "version": header["version"]},
         )
 
 
 def values(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as it was."""
+    """A row with its original values."""
     return {name: _value(value) for name, value in row.items()}
 
 
 def chunk_of(line: Line) -> tuple[Chunk, NDArray[np.float32]]:
+    """A chunk and its vector."""
     import numpy as np
 
     vector = np.frombuffer(base64.b64decode(line["vector"], validate=True), dtype="<f4")

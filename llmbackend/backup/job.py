@@ -1,4 +1,4 @@
-"""A backup as a job: made by whoever has the collections open, at once or by a schedule."""
+"""A backup as a job, started directly or by a schedule; it runs where the collections are open."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..schemas import Request
 
 class BackupParams(Request):
     keep: int | None = Field(
-        None, ge=1, le=1000, description="older backups in BACKUP_DIR that stay, this one among them"
+        None, ge=1, le=1000, description="how many backups stay in BACKUP_DIR, this one included"
     )
 
 
 def _check(_: JobServices, __: BackupParams) -> None:
     if not tracing.current().caller.everywhere:
         raise Forbidden(
-            "a backup holds what is every project's: only the server's own key (API_KEY) may have one made"
+            "a backup contains the data of all projects: only the server's own key (API_KEY) may make one"
         )
 
 

@@ -1,7 +1,8 @@
-"""Makes backups while everything goes on: the database as of one moment, then each collection between two writes to it.
+"""Makes backups while everything keeps running: the database as of one moment, then each collection between
+two writes to it.
 
-The database comes first: a job that it calls unfinished is done again after a restore, and finds what it had stored. Of a
-collection, all that was acknowledged when the backup began is in it.
+The database comes first, so that a job that is unfinished in it is continued after a restore, and finds what
+it had stored. A collection's part contains everything that was acknowledged when the backup began.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from .archive import SUFFIX, UNFINISHED, Writer
 
 PAGE = 500  # chunks read at once
 TRIES = 3
-"""How often a collection is read that other processes write to meanwhile."""
+"""How often a collection is read if other processes write to it meanwhile."""
 LEFT_OUT = {manifests.table.name, manifests.orphans.name, schema.VERSION_TABLE}
-"""Tables of which no rows are written: collections are written one by one."""
+"""Tables whose rows are not written, because collections are written one by one."""
 
 Progress = Callable[[int, int, str], None]
 
 
 class Backups:
-    """Those of one data directory, in a folder."""
+    """Makes the backups of one data directory, in a folder."""
 
     def __init__(
         self,
@@ -47,7 +48,8 @@ class Backups:
         reserve_mb: int | None,
         name: str,
     ) -> None:
-        """`databases`: that of jobs, and that of collections if it is another. `name` is the data directory's."""
+        """`databases` are that of jobs and that of collections, which may be the same; `name` is the data
+        directory's."""
         self._collections = collections
         self._databases = list(dict.fromkeys(databases))
         self._folder = folder
@@ -56,7 +58,8 @@ class Backups:
         self._making = asyncio.Lock()
 
     async def make(self, job_id: str, keep: int | None, progress: Progress) -> dict[str, Any]:
-        """`{file, bytes, rows, collections, chunks, left_out}`, once the file is whole; of older ones, `keep` stay."""
+        """Make a backup, and keep only the newest `keep`; return `{file, bytes, rows, collections, chunks,
+        left_out}`."""
         async with self._making:
             writer = await threads.files(self._begun)
             try:
@@ -73,7 +76,7 @@ class Backups:
 
     def _begun(self) -> Writer:
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob(f"*{SUFFIX}{UNFINISHED}"):  # by a process that was killed
+        for left in self._folder.glob(f"*{SUFFIX}{UNFINISHED}"):  # left by a killed process
             with suppress(OSError):
                 left.unlink()
         now = datetime.now(UTC)
@@ -105,7 +108,7 @@ class Backups:
                 await self._write(writer, name)
             except NotFound:
                 continue  # deleted meanwhile
-            except LLMBackendError as error:  # one that is damaged keeps no other from being saved
+            except LLMBackendError as error:  # a damaged collection must not keep the others from being saved
                 left_out.append({"collection": manifests.called(name), "error": error.message})
         progress(len(names), len(names), "done")
         return left_out
@@ -138,7 +141,7 @@ class Backups:
 
 
 def _ended(rows: Iterator[Any] | Any, job_id: str) -> Iterator[Mapping[str, Any]]:
-    """The rows, in which the job that makes the backup will have ended."""
+    """The rows, with the job that makes the backup already ended."""
     for row in rows:
         if row.get("id") == job_id and "lease" in row:
             yield {

@@ -1,4 +1,4 @@
-"""A file that tells, in a data directory, that a restore into it has begun and not ended."""
+"""A file in a data directory that marks an unfinished restore into it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from ..errors import BackendError
 
 
 class Unfinished:
+    """The mark of an unfinished restore."""
+
     def __init__(self, data_dir: Path) -> None:
         self._file = data_dir / "restoring"
         self._data_dir = data_dir
@@ -23,9 +25,9 @@ class Unfinished:
         self._file.unlink(missing_ok=True)
 
     def refuse(self) -> None:
-        """Raises BackendError if it is there."""
+        """Raise BackendError if there is an unfinished restore."""
         if self.there:
             raise BackendError(
-                f"a restore into {self._data_dir} was broken off: run `llmbackend restore` again, or set another DATA_DIR",
+                f"a restore into {self._data_dir} was interrupted: run `llmbackend restore` again, or set another DATA_DIR",
                 details={"backend": "data directory", "path": str(self._data_dir)},
             )

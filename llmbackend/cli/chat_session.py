@@ -1,4 +1,5 @@
-"""A conversation in the terminal: lines with history, replies as they are written, `/collection` and the like."""
+"""A conversation in the terminal, with editable lines, a history, replies as they are written, and commands
+such as `/collection`."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ HELP = """/collection NAME  answer from this collection; without a name, from no
 Ctrl-C stops a reply."""
 
 LINES = 1000
-"""Lines kept from one conversation to the next."""
+"""How many lines of earlier conversations are kept."""
 
 
 class ChatSession:
+    """A conversation with a model or a collection."""
+
     def __init__(
         self, client: LLMBackendClient, *, system: str | None, model: str | None, collection: str | None
     ) -> None:
@@ -119,7 +122,8 @@ class _History:
         self._file: Path | None = None
         self._readline: Any = None
         with suppress(ImportError, OSError, LLMBackendError):
-            self._readline = import_module("readline")  # whose types are known where it is, not on Windows
+            # Dynamic, because Windows has neither it nor its types.
+            self._readline = import_module("readline")
             file = settings.load().data_dir / "chat_history"
             with suppress(FileNotFoundError):
                 self._readline.read_history_file(file)

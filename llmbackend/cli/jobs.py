@@ -103,7 +103,7 @@ def _print_job(job: Job, as_json: bool) -> None:
 
 
 def _progress(job: Job) -> str:
-    """As in notebooks; nothing where the status tells as much."""
+    """As in notebooks; empty if there is nothing beyond the status."""
     progress = job["progress"]
     began = progress.get("done") or progress.get("total") or progress.get("stage")
     return _progress_text(progress, job["type"]) if began else ""

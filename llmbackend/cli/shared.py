@@ -31,7 +31,7 @@ errors = Console(stderr=True, markup=False, emoji=False)
 
 
 def collection_names(context: typer.Context, incomplete: str) -> list[str]:
-    """The names that a shell completes; none where the server, or the data directory, is not to be had."""
+    """The names for a shell's completion; none if the server or the data directory cannot be opened."""
     try:
         with LLMBackendClient(context.params.get("url"), context.params.get("key")) as client:
             found = client.list_collections(counts=False)
@@ -47,7 +47,7 @@ Url = Annotated[
 Key = Annotated[str | None, typer.Option(help="The server's API key; default LLM_BACKEND_API_KEY.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
-# Arguments in error messages, and the options they are here.
+# Arguments named in error messages, and the options for them.
 _AS_TYPED = (
     ("LLMBackendClient(api_url=…)", "--url"),
     ("api_url=...", "--url"),
@@ -76,7 +76,7 @@ def tell(error: LLMBackendError, *, as_json: bool) -> None:
 
 @contextmanager
 def connected(url: str | None, key: str | None) -> Iterator[LLMBackendClient]:
-    """A client; Ctrl-C stops its work and the command."""
+    """Open a client; Ctrl-C stops its work and the command."""
     try:
         with _opened(url, key) as client:
             yield client
@@ -149,11 +149,11 @@ def print_record(record: Mapping[str, Any]) -> None:
 
 
 FOLDED = 5
-"""Documents of which one thing is told and that are named in a terminal; the others are counted."""
+"""How many documents with the same problem are named in a terminal; the others are counted."""
 
 
 def _lines(items: list[Any]) -> list[str]:
-    """What a list has, line by line; in a terminal, what is told of many documents stands there once."""
+    """The lines of a list; in a terminal, a problem that many documents share is one line."""
     told: dict[str, list[str]] = {}
     others = []
     for item in items:
@@ -170,19 +170,20 @@ def _lines(items: list[Any]) -> list[str]:
 
 
 def print_passage(text: str) -> None:
-    """A text of several lines below its head, indented."""
+    """Print a text of several lines, indented."""
     for line in Text(visible(text)).wrap(out, max(out.width - 4, 20)):
         out.print(Text("    ").append_text(line), highlight=False, soft_wrap=True)
 
 
 LEGIBLE = 12
-"""Characters of a cell's lines below which a table is none to read."""
+"""A table whose columns would be narrower than this many characters is not legible."""
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]], nothing: str) -> None:
-    """A table, or, where the terminal is too narrow for that, a record for each row.
+    """Print a table or, if the terminal is too narrow, a record for each row.
 
-    Cells are folded where there is no room, and none is cut; what the first column has can be copied.
+    Cells are wrapped if there is no room, and never cut. The first column is never wrapped, so that it can be
+    copied.
     """
     if not rows:
         return out.print(nothing, highlight=False)
@@ -216,14 +217,14 @@ def size(number: int) -> str:
 
 
 def from_stdin() -> str:
-    """What comes on stdin; a mistake where that is nothing."""
+    """The text on stdin. Raises BadParameter if there is none."""
     if not (text := sys.stdin.read()).strip():
         raise typer.BadParameter("stdin has no text")
     return text
 
 
 def text_from(given: str | None) -> str:
-    """A text given literally, as a file's name, or, with `-` or nothing, on stdin."""
+    """The text given literally, by a file's name, or, with `-` or nothing, on stdin."""
     if given in (None, "-"):
         return from_stdin()
     path = Path(str(given))
@@ -235,9 +236,10 @@ def text_from(given: str | None) -> str:
 
 
 def text_of_file(path: Path) -> str:
-    """The text of a file of any format that `ingest` reads; it is read here, also for a server's work.
+    """The text of a file of any format that `ingest` reads. It is read in this process, even if a server does
+    the work.
 
-    Tells on stderr what is left out.
+    What is left out is reported on stderr.
     """
     import asyncio
 

@@ -53,5 +53,5 @@ def usage(
 
 
 def _cell(value: Any) -> str | Text:
-    """A number, or a name; what was asked of no model has none."""
+    """A number or a name; a dash if there is none, as for calls that asked no model."""
     return Text(decimal(value), justify="right") if isinstance(value, int | float) else str(value or "–")

@@ -1,4 +1,5 @@
-"""The main job, shown: two projects' documents, questions with sources, an analysis, a batch job; both transports."""
+"""A demonstration of the main features: two projects' documents, questions with sources, an analysis and a
+job, on both transports."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ QUESTIONS = {
 
 
 def run(console: Console) -> None:
-    """Run the main job in this process and over HTTP, in a temporary data directory; raises what goes wrong."""
+    """Run it in this process and over HTTP, in a temporary data directory. Raises what goes wrong."""
     began = time.monotonic()
     models = settings.load().models_path
     with tempfile.TemporaryDirectory(prefix="llmbackend-demo-") as scratch:
@@ -55,7 +56,7 @@ def run(console: Console) -> None:
 
 
 def _main_job(client: LLMBackendClient, console: Console) -> dict[str, Any]:
-    """Everything once; returns what must be equal on both transports."""
+    """Use each feature once; return the results that must be equal on both transports."""
     results: dict[str, Any] = {}
     for collection, folder in COLLECTIONS.items():
         with _progress(console) as step:
@@ -103,7 +104,7 @@ def _main_job(client: LLMBackendClient, console: Console) -> dict[str, Any]:
 
 
 class _Scores(NamedTuple):
-    """How many of the demo's questions are answered well; of those without a fact, how many are not answered."""
+    """How many of the demo's questions are answered well, and how many without an answer are refused."""
 
     facts: str
     found: str
@@ -125,7 +126,7 @@ def _score(client: LLMBackendClient) -> _Scores:
 
 
 def _plain(text: str) -> str:
-    """Without Markdown's marks, and links as their hosts, which is how answers have them."""
+    """The text without Markdown's marks, and with links as their hosts, as answers have them."""
     return " ".join(re.sub(r"[*_`|]+|https?://", " ", text.lower()).split())
 
 
@@ -148,7 +149,7 @@ def _progress(console: Console) -> Iterator[Any]:
 
 @contextmanager
 def _server(data_dir: Path, models: Path) -> Iterator[tuple[str, str]]:
-    """A server of its own in another process: its URL and key."""
+    """Run a server in another process; yield its URL and key."""
     key = secrets.token_urlsafe(16)
     environment = {
         **os.environ,

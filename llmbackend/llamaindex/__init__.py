@@ -1,8 +1,8 @@
 """A client's models, collections, parsers and answers as LlamaIndex's classes: `client.llamaindex`.
 
-All of them call the client's operations and nothing else, so that they are the same in process and over HTTP. Their
-synchronous methods may be called anywhere, on a running event loop, too; where there is one, awaiting the others lets
-it go on. What happens to the caller's files and texts (reading, splitting) happens here.
+All of them only call the client's operations, so that they are the same in process and over HTTP. Synchronous
+methods may be called anywhere, even on a running event loop; asynchronous ones do not block it. Reading and
+splitting the caller's files and texts happens in this process.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from .vector_store import CollectionVectorStore
 
 EMBEDDED_AT_ONCE = 512
-"""Texts that LlamaIndex hands to the embedding model together."""
+"""How many texts LlamaIndex passes to the embedding model at a time."""
 
 
 class Components:
-    """Makes LlamaIndex's classes over one client. Their errors are the client's."""
+    """Makes LlamaIndex's classes for one client. Their errors are the client's."""
 
     def __init__(self, client: LLMBackendClient) -> None:
         self._client = client
@@ -53,8 +53,8 @@ class Components:
     ) -> BackendLLM:
         """The chat model as an LLM that calls tools (`FunctionCallingLLM`).
 
-        `context_window`, in tokens, and whether it can be given tools (`function_calling`) are asked of the backend
-        where they are not given.
+        The context window (in tokens) and whether the model takes tools (`function_calling`) are asked from
+        the backend unless given.
         """
         llamaindex_import.load()
         from .llm import BackendLLM
@@ -101,7 +101,8 @@ class Components:
         return ChunkNodeParser(**{name: tokens for name, tokens in given.items() if tokens is not None})
 
     def reader(self, *, raise_on_error: bool = True) -> FileReader:
-        """The reading of `rag_ingest_files` (`BaseReader`); it happens here, whatever the client's transport."""
+        """The reading of `rag_ingest_files` (`BaseReader`). It runs in this process, whatever the client's
+        transport."""
         llamaindex_import.load()
         from ..files.pool import Limits
         from ..settings import load
@@ -112,9 +113,10 @@ class Components:
         return FileReader(limits, raise_on_error=raise_on_error)
 
     def vector_store(self, collection: str) -> CollectionVectorStore:
-        """A collection as a place for nodes (`BasePydanticVectorStore`).
+        """A collection as a vector store (`BasePydanticVectorStore`).
 
-        LlamaIndex's IngestionPipeline hands nodes with vectors to it only: `embed_model()` is to be its last step.
+        LlamaIndex's IngestionPipeline only passes nodes with vectors to it, so `embed_model()` must be the
+        pipeline's last step.
         """
         llamaindex_import.load()
         from .vector_store import CollectionVectorStore
@@ -129,7 +131,7 @@ class Components:
         try:
             made = self._client.get_collection(collection)
             parser = self.node_parser(chunk_size=made["chunk_size"], chunk_overlap=made["chunk_overlap"])
-        except NotFound:  # made by the first insertion
+        except NotFound:  # the first insertion creates the collection
             parser = self.node_parser()
         return CollectionIndex(
             self.vector_store(collection), self.llm(), self.embed_model(), parser, **options

@@ -1,4 +1,4 @@
-"""A client's operations, which block, for methods that are awaited: in threads of their own, so that no loop waits."""
+"""Runs a client's blocking operations for methods that are awaited, in threads, so that no event loop is blocked."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _END: Any = object()
 
 
 async def call(work: Callable[..., _Result], *args: Any) -> _Result:
-    """What `work` returns or raises. A caller who is cancelled does not wait for its end."""
+    """Return what `work` returns, or raise what it raises. A cancelled caller does not wait for it to end."""
     return await threads.calls(work, *args, abandon_on_cancel=True)
 
 
 async def pieces(stream: Iterator[_Result]) -> AsyncGenerator[_Result, None]:
-    """What an iterator gives, one by one. It is closed when nobody reads on, which ends the work behind it."""
+    """Yield the items of a stream. Leaving the generator closes the stream, which ends the work behind it."""
     try:
         while (piece := await call(next, stream, _END)) is not _END:
             yield piece
     finally:
-        stream.close()  # type: ignore[attr-defined]  # those of a client can be, from any thread
+        stream.close()  # type: ignore[attr-defined]  # a client's streams can be closed from any thread

@@ -1,4 +1,4 @@
-"""The embedding model as LlamaIndex's."""
+"""The embedding model as a LlamaIndex embedding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .calling import call
 
 
 class BackendEmbedding(BaseEmbedding):
-    """A client's `embed`, with the prompts that collections use for questions and for what is stored."""
+    """A client's `embed`, with the prompts that collections use for questions and for stored texts."""
 
     _client: LLMBackendClient = PrivateAttr()
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's metadata filters as ours."""
+"""Translates LlamaIndex's metadata filters into ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _BOUNDS = {
 
 
 def filters_of(given: MetadataFilters | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What `rag_search` takes; ours pass as they are. Raises InvalidRequest that names an operator that there is not."""
+    """The filters in the form that `rag_search` takes; ours stay as they are. Raises InvalidRequest for an
+    unknown operator."""
     if given is None or isinstance(given, Mapping):
         return dict(given) if given else None
     if not given.filters:
@@ -60,7 +61,7 @@ def _field(item: MetadataFilter) -> dict[str, Any]:
     if operator in _BOUNDS:
         return {key: {_BOUNDS[operator]: value}}
     raise InvalidRequest(
-        f"filters: collections know no operator {operator.value!r} (of field {key!r}): search for the words instead",
+        f"filters: collections have no operator {operator.value!r} (of field {key!r}): search for the words instead",
         details={"field": key, "operator": operator.value},
     )
 

@@ -20,10 +20,10 @@ from .vector_store import CollectionVectorStore
 
 
 class CollectionIndex(VectorStoreIndex):
-    """A VectorStoreIndex whose nodes the collection embeds, and whose engines have our chat model.
+    """A VectorStoreIndex whose nodes are embedded by the collection, and whose engines use our chat model.
 
-    What is inserted is split as the collection's documents are, and what is retrieved is found by hybrid search, unless
-    another splitter or mode is given.
+    Unless another splitter or mode is given, inserted documents are split like the collection's, and searches
+    are hybrid.
     """
 
     def __init__(

@@ -40,17 +40,17 @@ _ROLES = {"chatbot": "assistant", "model": "assistant", "function": "tool"}
 _OPTIONS = ("temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "model")
 _NOT_SENT = ("role", "content")
 REPLY_TOKENS = 256
-"""What LlamaIndex leaves room for in a prompt, where `max_tokens` does not tell."""
+"""The tokens that LlamaIndex reserves for a reply if `max_tokens` is not set."""
 
 
 class BackendLLM(FunctionCallingLLM):
-    """A client's `chat`: with streaming, tools and replies that fit a pydantic class.
+    """A client's `chat`, with streaming, tools, and replies that fit a pydantic class.
 
-    What the wire knows beside messages (`temperature`, `top_p`, `max_tokens`, `stop`, `seed`, `tools`, `tool_choice`,
-    `model`) may be given to each call, too.
+    Each call takes further options: `temperature`, `top_p`, `max_tokens`, `stop`, `seed`, `tools`,
+    `tool_choice` and `model`.
     """
 
-    model: str | None = Field(None, description="the one set for the backend, if none is named")
+    model: str | None = Field(None, description="the chat model; by default the one set for the backend")
     temperature: float | None = None
     max_tokens: int | None = None
     context_window: int
@@ -177,7 +177,7 @@ class BackendLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        """Without calls beside the first, where there is to be one at a time."""
+        """Keep only the first call, unless parallel calls are allowed."""
         message = response.message
         calls = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
         if len(calls) > 1 and not allow_parallel_tool_calls:
@@ -188,17 +188,18 @@ class BackendLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tools to call. Raises BackendError where the model wrote arguments that are no JSON object."""
+        """The tools to call. Raises BackendError if the model wrote arguments that are not a JSON object."""
         written = response.message.additional_kwargs.get("tool_calls") or []
         calls = Reply("", message={"role": "assistant", "content": "", "tool_calls": written}).tool_calls
         if error_on_no_tool_call and not calls:
-            raise BackendError("the model called no tool, and one was to be called: ask it again")
+            raise BackendError("the model called no tool, although it must: ask it again")
         return [
             ToolSelection(tool_id=one["id"], tool_name=one["name"], tool_kwargs=dict(one["arguments"]))
             for one in calls
         ]
 
-    # Structured output: by the reply's schema, which is checked, rather than by a prompt or a tool of LlamaIndex's
+    # Structured output uses the reply's schema, which is checked, instead of a prompt or tool of
+    # LlamaIndex's.
 
     def structured_predict(
         self,
@@ -226,7 +227,7 @@ class BackendLLM(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
-        """The whole at once, for it is checked before it is handed on."""
+        """Yield the whole object at once, because it is checked before it is passed on."""
         yield self.structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
 
     async def astream_structured_predict(
@@ -252,7 +253,7 @@ class BackendLLM(FunctionCallingLLM):
         return {**self._request(messages, dict(llm_kwargs or {})), "schema": output_cls}
 
     def _request(self, messages: Sequence[ChatMessage], extra: dict[str, Any]) -> dict[str, Any]:
-        """What `chat` of a client takes; raises InvalidRequest for what it does not."""
+        """The arguments for a client's `chat`. Raises InvalidRequest for options that it does not take."""
         unknown = sorted(extra.keys() - set(_OPTIONS))
         if unknown:
             raise InvalidRequest(
@@ -300,7 +301,7 @@ def _piece(text: str, piece: str) -> ChatResponse:
 
 
 def _end(stream: ReplyStream, text: str) -> Generator[ChatResponse, None, None]:
-    """The whole reply, with its tool calls and usage, which are known at the end only."""
+    """The whole reply, with tool calls and usage, which are only known at the end."""
     response = _response(stream.reply)
     response.delta = ""
     yield response
@@ -319,7 +320,7 @@ def _completion(response: ChatResponse) -> CompletionResponse:
 
 
 def _wire(message: ChatMessage) -> dict[str, Any]:
-    """A message as OpenAI's wire has it; raises InvalidRequest for a block that it has not."""
+    """A message as OpenAI's API takes it. Raises InvalidRequest for blocks that it does not have."""
     role = _ROLES.get(message.role.value, message.role.value)
     beside = message.additional_kwargs
     wire: dict[str, Any] = {"role": role, "content": _content(message)}
@@ -344,7 +345,7 @@ def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
 
 
 def _part(block: ContentBlock) -> dict[str, Any] | None:
-    """None for what is told elsewhere, or to nobody."""
+    """A block as a content part; None for blocks that are sent elsewhere or not at all."""
     match block:
         case TextBlock():
             return {"type": "text", "text": block.text}

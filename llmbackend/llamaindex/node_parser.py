@@ -18,11 +18,11 @@ from ..schemas import Document
 from .calling import call
 
 SYNTAX = "syntax"
-"""In the metadata of a document that was read from a file: how its text is marked up."""
+"""The metadata field that tells how the text of a document read from a file is marked up."""
 
 
 def _numbered(number: int, document: BaseNode) -> str:
-    """The same document has the same nodes, so that storing them again changes nothing."""
+    """A node's id, the same for the same document, so that storing its nodes again changes nothing."""
     return f"{document.node_id}#{number}"
 
 
@@ -41,10 +41,11 @@ def _document(node: BaseNode) -> Document:
 
 
 class ChunkNodeParser(NodeParser):
-    """Documents into nodes as `rag_ingest` splits them: at pages and headings first, then by sentences.
+    """Splits documents as `rag_ingest` does: at pages and headings first, then between sentences.
 
-    `chunk_size` and `chunk_overlap` are tokens. A node tells its `page` and `headings` where there are such. Markdown and
-    reStructuredText are known by the end of the document's id, or of `source` in its metadata.
+    `chunk_size` and `chunk_overlap` are in tokens. A node has its `page` and `headings` in its metadata, if
+    it has any. Markdown and reStructuredText are recognized by the ending of the document's id, or of
+    `source` in its metadata.
     """
 
     chunk_size: int = Field(DEFAULT_SIZE, ge=32, le=8192)

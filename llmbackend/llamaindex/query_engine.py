@@ -26,11 +26,11 @@ from .retriever import CollectionRetriever
 
 
 class CollectionQueryEngine(BaseQueryEngine):
-    """A client's `rag_query`: answers with citations, such as [1], and the passages that these are of.
+    """A client's `rag_query`: answers with citations, such as [1], and the cited passages.
 
-    A response's `source_nodes` are the answer's sources, whose metadata tell `number`, `quote` and whether they are
-    `cited`. Its `metadata` are `found`, `citations`, `model`, `usage` and, with `explain`, `explanation`; while it is
-    streamed, they come with its end.
+    A response's `source_nodes` are the answer's sources; their metadata have `number`, `quote`, and whether
+    they are `cited`. The response's `metadata` have `found`, `citations`, `model`, `usage` and, with
+    `explain`, `explanation`; when streaming, they are filled in at the end.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CollectionQueryEngine(BaseQueryEngine):
     async def aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return await self._retriever.aretrieve(query_bundle)
 
-    # From nodes that others found, LlamaIndex writes the answer.
+    # If others have found the nodes, LlamaIndex writes the answer.
 
     def synthesize(
         self,
@@ -120,7 +120,7 @@ def _response(answer: Answer) -> Response:
 
 
 def _sources(answer: Answer | AnswerStream) -> list[NodeWithScore]:
-    """While it is streamed, nobody knows which are cited."""
+    """The answer's sources; while it is streamed, it is not known which of them are cited."""
     cited = answer.citations if isinstance(answer, Answer) else None
     return [
         scored(

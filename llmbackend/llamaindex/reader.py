@@ -28,11 +28,13 @@ from .node_parser import SYNTAX
 
 
 class FileReader(BaseReader):
-    """Files, folders and patterns into documents, as `rag_ingest_files` reads them: here, in processes without rights.
+    """Reads files, folders and patterns into documents, as `rag_ingest_files` does, in processes without
+    rights on this machine.
 
-    A document's id is the file's path below the folder, or its name, and its metadata have it as `source`. A file that
-    cannot be read raises InvalidRequest; without `raise_on_error` the others go on, and `failed` tells of it.
-    `warnings` tell what of a file was replaced or left out. Fits as a `file_extractor` of SimpleDirectoryReader.
+    A document's id is the file's path below its folder, or its name; its metadata have that as `source`. A
+    file that cannot be read raises InvalidRequest; with `raise_on_error=False`, it is added to `failed`
+    instead, and the others go on. `warnings` has what was replaced or left out of a file. It can be a
+    `file_extractor` of SimpleDirectoryReader.
     """
 
     def __init__(self, limits: Limits, *, raise_on_error: bool = True) -> None:
@@ -63,7 +65,7 @@ class FileReader(BaseReader):
         extra_info: dict[str, Any] | None = None,
         fs: Any = None,
     ) -> Iterable[Document]:
-        """Some files at a time."""
+        """Yield the documents, reading some files at a time."""
         return self._read(self._found(paths, fs), extra_info or {})
 
     def _read(self, found: Sequence[tuple[str, Any]], extra: dict[str, Any]) -> Iterator[Document]:
@@ -100,7 +102,7 @@ class FileReader(BaseReader):
         return llm_client._named(llm_client._find_files(paths))
 
     def _fail(self, failed: Sequence[Any]) -> None:
-        """Raise for the first, or keep them all."""
+        """Raise an error for the first failure, or keep them all."""
         if failed and self._raise:
             raise InvalidRequest(
                 f"{failed[0]['id']}: {failed[0]['error']}", details={"failed": [dict(one) for one in failed]}
@@ -109,7 +111,7 @@ class FileReader(BaseReader):
 
 
 class _Parsers:
-    """Parsing processes, which are kept from one call to the next, on an event loop of their own."""
+    """Parsing processes, kept between calls, on an event loop of their own."""
 
     def __init__(self, limits: Limits) -> None:
         self._loop = asyncio.new_event_loop()
@@ -137,5 +139,6 @@ def _result(work: Future[list[Document_ | Failure]]) -> list[Document_ | Failure
 
 @cache
 def _parsers(limits: Limits, process: int) -> _Parsers:
-    """Of this process: threads do not go along where it forks."""
+    """The parsing processes of this process; after a fork, the child starts its own, because threads are not
+    inherited."""
     return _Parsers(limits)

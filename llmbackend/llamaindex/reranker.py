@@ -15,7 +15,7 @@ from .calling import call
 
 
 class BackendReranker(BaseNodePostprocessor):
-    """A client's `rerank`: nodes in the order in which they answer the query, `top_n` of them or all."""
+    """A client's `rerank`: orders nodes by how well they answer the query, and keeps `top_n` of them, or all."""
 
     top_n: int | None = None
     model: str | None = None
@@ -35,7 +35,7 @@ class BackendReranker(BaseNodePostprocessor):
         if query_bundle is None:
             raise InvalidRequest("a reranker orders nodes by a query: give it one, as query_str=…")
         texts = [one.node.get_content(MetadataMode.EMBED) for one in nodes]
-        # An empty text answers nothing.
+        # Empty texts answer nothing, and are left out.
         there = [number for number, text in enumerate(texts) if text.strip()]
         if not there:
             return nodes[: self.top_n]

@@ -32,21 +32,22 @@ _MODES: dict[VectorStoreQueryMode, Literal["dense", "hybrid", "sparse"]] = {
     VectorStoreQueryMode.TEXT_SEARCH: "sparse",
 }
 _REFUSED = ("doc_ids", "alpha", "embedding_field", "mmr_threshold")
-"""Fields of a query that a collection does not know."""
+"""Fields of a query that collections do not support."""
 
 NAMED_AT_ONCE = 500
-"""Nodes in one filter, which may list 1,000 values."""
+"""The most nodes named in one filter, which may list 1,000 values."""
 SENT_CHARACTERS = 2**22
-"""Of nodes in one request, about: far less than a server takes."""
+"""About how many characters of nodes are sent in one request: far less than a server accepts."""
 DELETED_AT_ONCE = 1000
 
 
 class CollectionVectorStore(BasePydanticVectorStore):
-    """Nodes of one collection; the nodes of a LlamaIndex document (`ref_doc_id`) are the chunks of a document there.
+    """The nodes of one collection. The nodes of a LlamaIndex document (`ref_doc_id`) are the chunks of one
+    stored document.
 
-    The collection embeds what it stores, and the query that it searches for, by its own model: nodes' and queries'
-    own vectors are not used. Nodes that are added join those of their document that are there; one with the id, or the
-    text and metadata, of another takes its place. A document that does not exist yet is made, and so is the collection.
+    The collection embeds texts and queries with its own model; vectors of nodes and queries are not used.
+    Added nodes join the stored ones of their document. A node replaces a stored one with the same id, or with
+    the same text and metadata. Documents and the collection are created when they are first written.
     """
 
     collection: str
@@ -56,7 +57,8 @@ class CollectionVectorStore(BasePydanticVectorStore):
     _changing: threading.Lock = PrivateAttr()
 
     def __init__(self, client: LLMBackendClient, changing: threading.Lock, **fields: Any) -> None:
-        """`changing` is held while a document is read and written again, by whoever does so in this process."""
+        """`changing` is held while a document is read and written again, so that changes in this process take
+        turns."""
         super().__init__(**fields)
         self._client = client
         self._changing = changing
@@ -72,7 +74,8 @@ class CollectionVectorStore(BasePydanticVectorStore):
     # Writing
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Store nodes; returns their ids. Raises InvalidRequest for one without text, or with another model's vector."""
+        """Store nodes; return their ids. Raises InvalidRequest for one without text, or with another model's
+        vector."""
         self._check_vectors(nodes)
         documents: dict[str, list[dict[str, Any]]] = {}
         for node in nodes:
@@ -99,7 +102,8 @@ class CollectionVectorStore(BasePydanticVectorStore):
         filters: MetadataFilters | Mapping[str, Any] | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """Remove nodes, and with its last one a document. Raises InvalidRequest where it is not told which."""
+        """Remove nodes, and documents that have none left. Raises InvalidRequest if neither ids nor filters
+        are given."""
         if node_ids is None and filters is None:
             raise InvalidRequest("delete_nodes: which? Give node_ids or filters; clear() removes all nodes")
         with self._changing:
@@ -135,7 +139,7 @@ class CollectionVectorStore(BasePydanticVectorStore):
         node_ids: list[str] | None = None,
         filters: MetadataFilters | Mapping[str, Any] | None = None,
     ) -> list[BaseNode]:
-        """The nodes of these ids that there are, in that order, or those that filters select, or all."""
+        """The existing nodes among these ids, in their order; or those that match the filters; or all."""
         nodes = [node_of(one, self.collection) for one in self._found(node_ids, filters)]
         if node_ids is not None:
             place = {name: number for number, name in reversed(list(enumerate(node_ids)))}
@@ -150,7 +154,8 @@ class CollectionVectorStore(BasePydanticVectorStore):
         return await call(self.get_nodes, node_ids, filters)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The best nodes for a text. Raises InvalidRequest for a query without one, and for what collections do not know."""
+        """Find the best nodes for a text. Raises InvalidRequest for a query without text, and for unsupported
+        options."""
         mode = _MODES.get(query.mode)
         if mode is None:
             raise InvalidRequest(
@@ -159,10 +164,10 @@ class CollectionVectorStore(BasePydanticVectorStore):
             )
         for name in _REFUSED:
             if getattr(query, name) is not None:
-                raise InvalidRequest(f"collections take no {name} of a query", details={"field": name})
+                raise InvalidRequest(f"collections do not support {name} in a query", details={"field": name})
         if not query.query_str:
             raise InvalidRequest(
-                "a collection is searched for a text, which its own model embeds, not by a vector: give query_str"
+                "a collection is searched by a text, which its own model embeds, not by a vector: give query_str"
             )
         filters = filters_of(query.filters)
         if query.node_ids:
@@ -193,8 +198,8 @@ class CollectionVectorStore(BasePydanticVectorStore):
             for name, vector in vectors.items():
                 if len(vector) != dimension:
                     raise InvalidRequest(
-                        f"node {name!r} has a vector of {len(vector)} dimensions, by another model than the "
-                        f"collection's, whose have {dimension}: leave it out, for the collection embeds what it stores",
+                        f"node {name!r} has a vector of {len(vector)} dimensions, made by another model than the "
+                        f"collection's, which has {dimension}: leave the vector out, the collection embeds what it stores",
                         details={"node_id": name},
                     )
 
@@ -207,10 +212,10 @@ class CollectionVectorStore(BasePydanticVectorStore):
             )
 
     def _stored(self, names: Sequence[str]) -> dict[str, list[ChunkInfo]]:
-        """The chunks of those of these documents that there are, in their order."""
+        """The chunks of those of these documents that exist, in order."""
         try:
             found = [*self._client.list_chunks(self.collection, ids=names)] if names else []
-        except NotFound:  # the collection is made when something is written
+        except NotFound:  # the collection does not exist yet
             return {}
         found = sorted(found, key=itemgetter("document_id", "chunk"))
         return {name: list(some) for name, some in groupby(found, itemgetter("document_id"))}
@@ -228,7 +233,7 @@ class CollectionVectorStore(BasePydanticVectorStore):
             listed = {"and": [named, where]} if where else named
             for one in self._client.list_chunks(self.collection, filters=listed):
                 found[node_id(one)] = one
-            # Those that came otherwise are named after their document and their place in it.
+            # Chunks stored in other ways have ids made of their document's id and their place in it.
             others = {name.rpartition("#")[0] for name in some if name not in found and "#" in name}
             if others:
                 for one in self._client.list_chunks(self.collection, ids=sorted(others), filters=where):
@@ -238,9 +243,11 @@ class CollectionVectorStore(BasePydanticVectorStore):
 
 
 def _merged(stored: Sequence[Mapping[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A document's chunks with those that are added: each in the place of the stored one that it is, or behind.
+    """A document's chunks with the added ones: each replaces the stored one that is the same, or comes after
+    all others.
 
-    A stored one is the same by its id, or else by its content: a document that is split again has nodes of other ids.
+    Two chunks are the same if they have the same id, or else the same content: splitting a document again
+    gives nodes other ids.
     """
     chunks = [given(one) for one in stored]
     left = dict(enumerate(chunks))
@@ -266,7 +273,7 @@ def _content(chunk: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _portions(documents: dict[str, list[dict[str, Any]]]) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """Documents, as many at a time as one request should have."""
+    """Yield documents in portions of a suitable size for one request."""
     part: dict[str, list[dict[str, Any]]] = {}
     size = 0
     for name, chunks in documents.items():

@@ -13,10 +13,10 @@ __all__ = ["html_of", "plot_collection", "plot_evaluation", "plot_usage", "plot_
 
 
 def html_of(value: Any) -> str:
-    """A result as HTML. Whatever it holds is shown as text, and runs nothing."""
+    """A result as HTML. Everything in it is shown as text, and nothing is run."""
     return page(drawing(value))
 
 
 def text_of(value: Any) -> str:
-    """A result as text for people."""
+    """A result as plain text."""
     return text(drawing(value))

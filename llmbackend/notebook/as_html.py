@@ -1,7 +1,8 @@
 """Drawings as HTML.
 
-The elements say what everything is, so that it reads well where styles are taken away (GitHub); the styles follow the
-colours of Jupyter and VS Code, or else the system's light or dark. Nothing is loaded, linked or run.
+The elements carry the meaning, so that drawings are readable where styles are removed (GitHub). The styles
+follow the colours of Jupyter and VS Code, or else the system's light or dark theme. Nothing is loaded, linked
+or run.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ STYLE = f"""<style>
 
 
 def page(drawing: Drawing) -> str:
-    """The whole, with its style."""
+    """The whole HTML of a drawing, with its styles."""
     return f'<div class="llmb">{STYLE}{blocks(drawing)}</div>'
 
 
@@ -144,7 +145,8 @@ def _passage(block: Passage) -> str:
 def _markdown(block: Markdown) -> str:
     from markdown_it import MarkdownIt
 
-    # HTML in it is text. Links and images stay as they are written: they show where they lead, and load nothing.
+    # HTML in it is shown as text. Links and images stay as written: they show where they lead, and load
+    # nothing.
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table")
     parser.disable(["link", "image", "autolink", "reference", "html_block", "html_inline"])
     return f'<div class="llmb-markdown">{parser.render(visible(block.text))}</div>'
@@ -170,13 +172,14 @@ def _table(block: Table) -> str:
     for number, row in enumerate(block.rows):
         cells = ""
         for column, (name, cell) in enumerate(zip(heads, row, strict=True)):
-            # In a narrow page, where there are no heads, each cell says what it is.
+            # On a narrow page, without headings, each cell shows its own.
             said = f' data-head="{name}"' if name else ""
             shown = line(cell)
             cells += f"<td{_column(block, column, cell, shown)}{said}>{shown}</td>"
         faint = ' class="llmb-faint"' if number in block.faint else ""
         rows += f"<tr{faint}>{cells}</tr>"
-    kind = "table" if len(heads) > 3 else "small"  # a narrow page shows each row of more below each other
+    # On a narrow page, rows with more columns are shown as lists.
+    kind = "table" if len(heads) > 3 else "small"
     return f'<table class="llmb-{kind}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
@@ -186,7 +189,8 @@ def _column(block: Table, number: int, cell: Line = "", shown: str = "") -> str:
     words = _TAG.sub(" ", shown).strip()
     if isinstance(cell, list) and cell and isinstance(cell[0], Bar) and len(words) < 20:
         return ' class="llmb-bars" align="left"'
-    # Long words are broken, since they would make a table too wide; all others stay whole, in columns that can be read.
+    # Only very long words are broken, as they would make a table too wide; columns of text have a legible
+    # width.
     kind = (
         "long"
         if _LONG_WORD.search(words)

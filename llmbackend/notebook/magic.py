@@ -16,7 +16,7 @@ USAGE = (
 
 
 def load(shell: InteractiveShell) -> None:
-    """Has a shell know `%ask` and `%%ask`, which ask by the client that the notebook has made."""
+    """Register `%ask` and `%%ask` in a shell; they use the client that the notebook has made."""
     asking = _Asking(shell)
     shell.register_magic_function(asking.ask, "line_cell", "ask")  # type: ignore[arg-type]
     for written in ("%ask", "%%ask"):
@@ -29,7 +29,7 @@ class _Asking:
         self._own: LLMBackendClient | None = None
 
     def ask(self, line: str, cell: str | None = None) -> Answer:
-        """An answer from collections: `%%ask hr_policies` above a question, or `%ask hr_policies vacation policy`."""
+        """Answer from collections: `%%ask hr_policies` above a question, or `%ask hr_policies vacation policy`."""
         names, _, rest = line.strip().partition(" ")
         question = rest if cell is None else "\n".join(filter(None, [rest, cell]))
         collections = [name for name in names.split(",") if name]
@@ -38,7 +38,7 @@ class _Asking:
         return self._client().rag_query(question.strip(), collections)
 
     def names(self, shell: Any, event: Any) -> list[str]:
-        """The collections whose names begin as what is being written."""
+        """The names of the collections, for completion."""
         try:
             known = [str(one["name"]) for one in self._client().list_collections(counts=False)]
         except LLMBackendError:
@@ -47,7 +47,8 @@ class _Asking:
         return [f"{before},{name}" if before else name for name in known]
 
     def _client(self) -> LLMBackendClient:
-        """The notebook's own, `client` if it is called so, else the last that it made; or one as `LLMBackendClient()` is."""
+        """The notebook's client: the variable `client`, else the last one made there, else a new
+        `LLMBackendClient()`."""
         space = self._shell.user_ns
         made = [
             value for name, value in space.items() if isinstance(value, LLMBackendClient) and name[0] != "_"

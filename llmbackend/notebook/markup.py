@@ -1,4 +1,4 @@
-"""Passages of Markdown as they are read: without the marks of bold, headings, tables, code and links."""
+"""Makes passages of Markdown readable: removes the marks of bold text, headings, tables, code and links."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ESCAPED = re.compile(r"\\([*_|`#\[\]])")
 
 
 def read(text: str) -> str:
-    """The words as they are; the cells of a table's row with a bar between them."""
+    """The text without marks; the cells of a table's row are separated by a bar."""
     if not re.search(r"[*`#|\[~]", text):
         return text
     text = _DIVIDER.sub("", text)

@@ -1,4 +1,4 @@
-"""Where a passage has the words of a question."""
+"""Marks the words of a question in a passage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WORDS = re.compile(r"\w[\w'’-]*")
 
 
 def marked(text: str, question: str) -> Line:
-    """The text, with the words marked by which search may have found it."""
+    """The text, with those words marked by which a search may have found it."""
     asked = {term for word in words(question) if word not in STOP_WORDS for term in _terms(word)}
     parts: list[Line] = []
     end = 0

@@ -1,6 +1,7 @@
-"""What drawings are made of. A drawing is a list of blocks; how they look as HTML and as text is told once for all.
+"""The parts of drawings. A drawing is a list of blocks; `as_html` and `as_text` define how each kind of block
+looks.
 
-Nothing in here is HTML: whatever a result holds goes through as text, and is escaped in one place (`as_html`).
+Nothing here is HTML: the content of results stays text, and is escaped in one place (`as_html`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Span:
-    """Some of a line that is shown in a way of its own."""
+    """A part of a line with its own style."""
 
     kind: Literal["strong", "muted", "mark", "code", "id", "good", "bad", "warn", "pill"]
     content: Line
@@ -22,7 +23,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Bar:
-    """How much of a whole something is, from 0 to 1. What it says is to be told in words beside it."""
+    """A bar for a share of a whole, from 0 to 1. The value should also be given in words beside it."""
 
     share: float
     tone: Literal["plain", "good", "bad"] = "plain"
@@ -31,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Break:
-    """A new line within a line, such as a cell of a table."""
+    """A line break within a line, such as in a cell of a table."""
 
 
 Line = str | Span | Bar | Break | Sequence["Line"]
@@ -59,14 +60,14 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Passage:
-    """Text as it stands somewhere: its lines and spaces are kept."""
+    """Text whose line breaks and spaces are kept."""
 
     content: Line
 
 
 @dataclass(frozen=True)
 class Markdown:
-    """What a model wrote."""
+    """Text that a model wrote."""
 
     text: str
 
@@ -82,12 +83,12 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[Line]]
     numbers: frozenset[int] = frozenset()
-    """Columns of numbers, which stand at the right."""
+    """Columns of numbers, which are aligned right."""
     faint: frozenset[int] = frozenset()
-    """Rows that count less than the others."""
+    """Rows that are less important than the others."""
 
     def without_empty(self) -> Table:
-        """The same without columns that nothing is in."""
+        """The same table without empty columns."""
         kept = [column for column in range(len(self.heads)) if any(row[column] for row in self.rows)]
         return Table(
             [self.heads[column] for column in kept],
@@ -99,25 +100,25 @@ class Table:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, below each other."""
+    """Names and values, one pair per line."""
 
     rows: Sequence[tuple[str, Line]]
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What unfolds once somebody wants to see it."""
+    """A title with blocks that are shown when it is opened."""
 
     title: Line
     blocks: Drawing
     open: bool = False
     in_text: bool = True
-    """Whether a terminal, where nothing unfolds, shows it, too."""
+    """Whether the blocks are also shown in a terminal, where nothing can be opened."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """One of several things that have text in them."""
+    """A title with blocks, set apart from its neighbours."""
 
     title: Line
     blocks: Drawing

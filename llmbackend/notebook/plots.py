@@ -1,4 +1,4 @@
-"""Pictures by matplotlib, on axes of the caller's, or new ones."""
+"""Plots by matplotlib, on the caller's axes or new ones."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MEASURES = {"recall": "recall@{k}", "mrr": "MRR@{k}", "ndcg": "nDCG@{k}"}
 DIMENSIONS = ("project", "key", "model", "operation", "day")
 TOKENS = ("prompt_tokens", "completion_tokens", "embedded_tokens")
 
-KINDS = 6  # colours of a map; the rarer kinds share the last
+KINDS = 6  # colours of a map; rarer kinds share one more
 
 
-INK = "#767676"  # of words and lines: legible on white and on black
+INK = "#767676"  # for text and lines: legible on white and on black
 
 
 @contextlib.contextmanager
 def _on(axes: Any, width: float, height: float) -> Iterator[Any]:
-    """The caller's axes as they are, or new ones that the page shines through, be it light or dark."""
+    """The caller's axes unchanged, or new ones with a transparent background, for light and dark pages."""
     if axes is not None:
         yield axes
         return
@@ -49,7 +49,7 @@ def _on(axes: Any, width: float, height: float) -> Iterator[Any]:
 
 
 def plot_evaluation(evaluation: Evaluation, axes: Any = None) -> Any:
-    """Bars of each mode's scores."""
+    """Plot each mode's scores as bars."""
     with _on(axes, 7, 3) as axes:
         names = [one["mode"] for one in evaluation["scores"]]
         for place, (measure, label) in enumerate(MEASURES.items()):
@@ -67,7 +67,7 @@ def plot_evaluation(evaluation: Evaluation, axes: Any = None) -> Any:
 
 
 def plot_usage(usage: Usage, axes: Any = None) -> Any:
-    """Bars of the tokens of each row."""
+    """Plot each row's tokens as bars."""
     with _on(axes, 7, 1 + 0.35 * max(1, len(usage))) as axes:
         names = [" ".join(str(row[name]) for name in DIMENSIONS if row.get(name)) or "all" for row in usage]
         left = [0] * len(usage)
@@ -82,7 +82,7 @@ def plot_usage(usage: Usage, axes: Any = None) -> Any:
 
 
 def plot_vectors(embeddings: Embeddings, labels: Sequence[Any] | None = None, axes: Any = None) -> Any:
-    """Vectors as points in two dimensions, coloured by a label for each."""
+    """Plot vectors as points in two dimensions, coloured by their labels."""
     if labels is not None and len(labels) != len(embeddings):
         raise InvalidRequest(
             f"plot: there are {len(embeddings)} vectors, and {len(labels)} labels: give one each"
@@ -102,7 +102,7 @@ def plot_collection(
     asked: Embeddings | None,
     axes: Any = None,
 ) -> Any:
-    """A collection's documents, each the mean of its chunks' vectors, and a query among them."""
+    """Plot a collection's documents, each as the mean of its chunks' vectors, with a query among them."""
     import numpy
 
     if not chunks:
@@ -144,13 +144,13 @@ def _kind(metadata: Mapping[str, Any], color: str | None) -> str:
 
 
 def projected(matrix: Any) -> Any:
-    """Rows as points of the plane in which they differ most (principal components)."""
+    """Project rows onto the plane in which they differ most (principal components)."""
     import numpy
 
     centred = matrix.astype(numpy.float64) - (matrix.mean(axis=0) if len(matrix) else 0)
     if min(centred.shape) == 0:
         return numpy.zeros((len(matrix), 2))
-    # Of the dimensions' covariance, which is small, however many rows there are.
+    # The covariance of the dimensions is small, however many rows there are.
     _, directions = numpy.linalg.eigh(centred.T @ centred)
     plane = directions[:, ::-1][:, :2]
     points = centred @ plane
@@ -158,7 +158,7 @@ def projected(matrix: Any) -> Any:
 
 
 def scattered(axes: Any, points: Any, kinds: Sequence[str]) -> None:
-    """Points, the commonest kinds in a colour each, with a legend where there are several."""
+    """Plot points, with a colour for each of the most common kinds, and a legend if there are several."""
     import numpy
 
     counts: dict[str, int] = {}
@@ -188,6 +188,6 @@ def scattered(axes: Any, points: Any, kinds: Sequence[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name as matplotlib shows it: `$` would begin a formula, and `_` hide it from the legend."""
+    """A name as matplotlib shows it: `$` would start a formula, and a leading `_` hide it from the legend."""
     shown = name.replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown

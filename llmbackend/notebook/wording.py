@@ -15,12 +15,12 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def count(number: Any) -> str:
-    """`12,100`; whatever is no whole number as it is written."""
+    """`12,100`; anything but a whole number stays as it is."""
     return f"{number:,}" if isinstance(number, int) and not isinstance(number, bool) else str(number)
 
 
 def decimal(number: float) -> str:
-    """A number with as many digits as say something: `0.538`, `12.5`, `1,210`."""
+    """A number with as many digits as are meaningful: `0.538`, `12.5`, `1,210`."""
     if number != number or number in (float("inf"), float("-inf")):
         return str(number)
     size = abs(number)
@@ -61,7 +61,7 @@ _LIMITS = {
 
 
 def limits(found: Mapping[str, Any]) -> list[str]:
-    """What `doctor` has measured of a part: `2,048 tokens of context`, `21 GB free`."""
+    """The limits in a check of `doctor`, in words: `2,048 tokens of context`, `21 GB free`."""
     return [
         f"{size(value * 2**20)} free"
         if name == "free_mb"
@@ -78,7 +78,7 @@ def parsed(moment: Any) -> datetime | None:
 
 
 def moment(written: Any) -> str:
-    """`29 Nov 2026, 02:08 UTC`, of a time as results have it."""
+    """A time of a result as `29 Nov 2026, 02:08 UTC`."""
     at = parsed(written)
     if at is None:
         return str(written)
@@ -90,5 +90,5 @@ def shortened(text: str, limit: int) -> str:
 
 
 def ending(name: str, limit: int = 44) -> str:
-    """A long name by its end, which tells most."""
+    """The end of a long name, which is its most telling part."""
     return name if len(name) <= limit else f"…{name[1 - limit :]}"

@@ -1,7 +1,8 @@
-"""What models are told: a file a prompt, with its version, and as an operator has it otherwise, for all or for a collection.
+"""The prompts for models. Each is a file with a version; an operator can replace it, for all collections or
+for one.
 
-A file begins with `version: N` and an empty line; of one without, the version is told by its content. What stands in
-braces, as `{schema}`, is filled in.
+A file begins with `version: N` and an empty line; without these, its version is a hash of its content.
+Placeholders in braces, such as `{schema}`, are filled in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..errors import InvalidRequest
 from ..schemas import PromptInfo
 
 MOST_CHARACTERS = 2**16
-"""Of a prompt: more leaves many models no room."""
+"""The most characters of a prompt; more would leave many models no room."""
 
 _VERSION = re.compile(r"version:[ \t]*([\w.-]{1,32})[ \t]*\n\s*")
 _PLACE = re.compile(r"\{[a-z_]+\}")
@@ -33,22 +34,22 @@ class Prompt(NamedTuple):
 
     @property
     def label(self) -> str:
-        """As traces and explanations tell it."""
+        """The prompt's name and version, for traces and explanations."""
         return f"{self.name}@{self.version}"
 
     @property
     def places(self) -> set[str]:
-        """What is filled in."""
+        """The placeholders in the text."""
         return set(_PLACE.findall(self.text))
 
     def filled(self, **values: str) -> str:
-        """The text with these values in their places."""
+        """The text with these values for its placeholders."""
         return _PLACE.sub(lambda place: values.get(place[0][1:-1], place[0]), self.text)
 
 
 @cache
 def built_in() -> dict[str, Prompt]:
-    """Those that come along, by their names."""
+    """The built-in prompts, by their names."""
     files = sorted(Path(__file__).parent.glob("*.md"))
     return {file.stem: _read(file) for file in files}
 
@@ -61,12 +62,12 @@ def _read(file: Path) -> Prompt:
 
 
 class Prompts:
-    """Those of one backend."""
+    """The prompts of one backend."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder/NAME.md` is instead of a prompt, `folder/PROJECT/COLLECTION/NAME.md` for one collection.
+        """`folder/NAME.md` replaces a prompt, `folder/PROJECT/COLLECTION/NAME.md` does so for one collection.
 
-        Raises InvalidRequest for a file that cannot be read, is no prompt's, or lacks what is filled in.
+        Raises InvalidRequest for a file that cannot be read, has no prompt's name, or lacks a placeholder.
         """
         self._own: dict[str, Prompt] = {}
         self._of_collections: dict[tuple[QualifiedName, str], Prompt] = {}
@@ -81,20 +82,21 @@ class Prompts:
             self._of_collections[place, file.stem] = _checked(file)
 
     def get(self, name: str, collection: QualifiedName | None = None) -> Prompt:
-        """The prompt of that name, for that collection if it has one of its own."""
+        """The prompt of that name, or the collection's own version of it."""
         if collection is not None and (own := self._of_collections.get((collection, name))) is not None:
             return own
         return self._own.get(name) or built_in()[name]
 
     def every(self) -> Iterator[tuple[Prompt, QualifiedName | None]]:
-        """All that count, those of collections last."""
+        """All prompts in effect, those of collections last."""
         for name in built_in():
             yield self.get(name), None
         for (collection, _), prompt in self._of_collections.items():
             yield prompt, collection
 
     def shown(self, readable: Callable[[QualifiedName], bool], caller: Caller) -> list[PromptInfo]:
-        """All that count, as a caller sees them; of collections, those that it may read."""
+        """The prompts in effect that a caller may see: the general ones, and those of collections that it may
+        read."""
         return [
             PromptInfo(
                 name=prompt.name,
@@ -116,12 +118,12 @@ def _checked(file: Path) -> Prompt:
     known = built_in().get(prompt.name)
     if known is None:
         raise InvalidRequest(
-            f"PROMPTS_DIR: {file} is no prompt's: there are {', '.join(built_in())}, each with .md"
+            f"PROMPTS_DIR: {file} has no prompt's name: use one of {', '.join(built_in())}, each with .md"
         )
     if not prompt.text or len(prompt.text) > MOST_CHARACTERS:
         raise InvalidRequest(f"PROMPTS_DIR: {file} has no text, or more than {MOST_CHARACTERS} characters")
     if lacks := known.places - prompt.places:
-        raise InvalidRequest(f"PROMPTS_DIR: {file} lacks {', '.join(sorted(lacks))}, which is filled in")
+        raise InvalidRequest(f"PROMPTS_DIR: {file} lacks the placeholders {', '.join(sorted(lacks))}")
     return prompt
 
 
@@ -129,9 +131,10 @@ _BUILT_IN = Prompts()
 
 
 def prompt(name: str, collections: str | Sequence[str] | None = None) -> Prompt:
-    """The one that counts for the call that is under way, in whose trace it is noted.
+    """The prompt of that name for the current call, in whose trace its use is recorded.
 
-    Of a collection, if the call is about that one alone: these `collections`, else those that it may touch.
+    If the call is about a single collection, that collection's own version is used. `collections` are those
+    that it is about, by default all that it may use.
     """
     trace = tracing.current()
     given = trace.granted if collections is None else collections

@@ -120,7 +120,7 @@ def test_a_project_that_is_full_takes_nothing_more_whichever_way_it_comes(door: 
     doctor = door.ask("GET", "/v1/doctor", "key-of-hr").json()
     (check,) = [one for one in doctor["checks"] if one["name"] == "storage"]
     assert check["limits"] == {"chunks": 3, "most_chunks": 3}
-    assert "has stored 100% of what it may" in check["fix"]
+    assert "uses 100% of its storage limit" in check["fix"]
 
 
 def _collections(door: Door, key: str) -> list[dict[str, Any]]:

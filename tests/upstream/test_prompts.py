@@ -103,7 +103,7 @@ def _calls(tool: str, **arguments: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("nobody.md", "a text", "is no prompt's"),
+        ("nobody.md", "a text", "has no prompt's name"),
         ("answer.md", "a text", "lacks {nothing}"),
         ("standalone.md", "  ", "has no text"),
         ("standalone.md", b"\xff\xfe", "cannot be read"),

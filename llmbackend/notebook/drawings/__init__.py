@@ -1,4 +1,4 @@
-"""What each kind of result shows: a drawing, which becomes HTML in notebooks and text in terminals."""
+"""The drawing of each kind of result, which becomes HTML in notebooks and text in terminals."""
 
 from __future__ import annotations
 

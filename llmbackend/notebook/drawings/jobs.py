@@ -1,4 +1,4 @@
-"""Jobs and how far they are."""
+"""Jobs and their progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _progress(progress: Mapping[str, Any], job_type: str = "") -> Line:
 
 
 def _took(job: Mapping[str, Any]) -> str:
-    """How long it waited, ran, or has left, in words."""
+    """How long a job took, or since when it runs or waits."""
     started, finished = parsed(job.get("started_at")), parsed(job.get("finished_at"))
     if started and finished:
         return f"took {duration((finished - started).total_seconds())}"

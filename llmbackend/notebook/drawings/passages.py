@@ -1,4 +1,4 @@
-"""What search finds, and where it stands."""
+"""Passages that a search finds, and where they are from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .values import LETTERS, and_more, drawing, in_a_line, of_lists_with, of_rec
 CARDS = 20
 
 PLACES = {"source", "headings", "sections", "page", "pages"}
-"""What of a passage's metadata tells where it stands: its title does."""
+"""Metadata that tell where a passage is from; they are in its title instead."""
 
 
 def place_of(passage: Mapping[str, Any]) -> list[Line]:
@@ -40,7 +40,7 @@ def metadata_of(passage: Mapping[str, Any]) -> list[Paragraph]:
 
 
 def passage_of(text: Line, letters: str) -> Drawing:
-    """A passage; a long one by its beginning, and whole below a fold."""
+    """A passage; if it is long, its beginning, with the whole text in a fold."""
     if len(letters) <= LETTERS:
         return [Passage(text)]
     return [
@@ -50,7 +50,7 @@ def passage_of(text: Line, letters: str) -> Drawing:
 
 
 def _cut(text: Line, left: int) -> Line:
-    """The beginning of a line of that many letters, with what is marked in it."""
+    """The first `left` letters of a line, with its marked parts."""
     kept: list[Line] = []
     for part in [text] if isinstance(text, str) else text if isinstance(text, Sequence) else [text]:
         letters = part if isinstance(part, str) else str(part.content) if isinstance(part, Span) else ""
@@ -62,7 +62,7 @@ def _cut(text: Line, left: int) -> Line:
 
 
 def _whole_words(letters: str) -> str:
-    """Without the word that was cut in two at the end, if there are others."""
+    """The letters without a word that was cut at the end, unless it is the only one."""
     words = letters.rstrip()
     return (re.match(r"(.*\S)\s\S*$", words, re.DOTALL) or [words, words])[1] if words == letters else words
 

@@ -1,4 +1,4 @@
-"""What runs, how it is, and what was used: models, checks, usage, vectors."""
+"""The state of the backend and what was used: models, checks, usage, vectors."""
 
 from __future__ import annotations
 

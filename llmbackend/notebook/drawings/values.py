@@ -1,4 +1,4 @@
-"""Any record and any list: fields by name, tables, values in words."""
+"""Drawings of any record or list: fields by name, tables, and values in words."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from llm_client import Embeddings, Job, Record, Records, _flat
 from ..parts import Drawing, Facts, Fold, Line, Paragraph, Table, muted
 from ..wording import count, decimal, moment, parsed, plural, shortened
 
-ROWS = 50  # of a list; all of them are in `.to_pandas()`
-COLUMNS = 10  # of a list that has no drawing of its own
-FIELDS = 12  # of a record within a line
-LONG_AGO = 10**9  # in September 2001: a number of an `_at` that is larger counts seconds
-LETTERS = 400  # of a passage, before it unfolds
+ROWS = 50  # shown of a list; `.to_pandas()` has all
+COLUMNS = 10  # shown of a list without its own drawing
+FIELDS = 12  # shown of a record within a line
+LONG_AGO = 10**9  # September 2001: a larger number in a field `…_at` is a time in seconds
+LETTERS = 400  # of a passage, before the rest is folded
 
 Draw = TypeVar("Draw", bound=Callable[[Any], Drawing])
 
-# By the fields that a record has: results are plain dicts, wherever they come from.
+# By the fields that a record has, because results are plain dicts, wherever they come from.
 RECORDS: dict[frozenset[str], Callable[[Record], Drawing]] = {}
 LISTS: dict[frozenset[str], Callable[[Sequence[Mapping[str, Any]]], Drawing]] = {}
 
 
 def of_records_with(*fields: str) -> Callable[[Draw], Draw]:
-    """How a record with these fields is drawn. Of two that fit, the one that was told first."""
+    """Register how records with these fields are drawn. If several fit, the first one registered is used."""
 
     def told(draw: Draw) -> Draw:
         RECORDS[frozenset(fields)] = draw
@@ -36,7 +36,7 @@ def of_records_with(*fields: str) -> Callable[[Draw], Draw]:
 
 
 def of_lists_with(*fields: str) -> Callable[[Draw], Draw]:
-    """How a list is drawn of which each record has these fields."""
+    """Register how a list is drawn whose records all have these fields."""
 
     def told(draw: Draw) -> Draw:
         LISTS[frozenset(fields)] = draw
@@ -69,7 +69,7 @@ def _list(records: Records[Any]) -> Drawing:
 
 
 def facts_of(record: Mapping[str, Any]) -> Drawing:
-    """Names and values; what is made of several records follows as tables."""
+    """Names and values; records and lists among the values follow as drawings of their own."""
     small = {name: value for name, value in record.items() if not (_is_large(value) or value is None)}
     return [
         *([Facts([(name, in_words(value, name)) for name, value in small.items()])] if small else []),
@@ -86,7 +86,7 @@ def _is_large(value: Any) -> bool:
 
 
 def table_of(records: Sequence[Mapping[str, Any]]) -> Drawing:
-    """A table of the fields that any of them has, those within others by `author.name` where there is room."""
+    """A table of all fields that occur; nested ones are named like `author.name`, if there is room."""
     rows: list[Mapping[str, Any]] = [dict(_flat(record)) for record in records[:ROWS]]
     if len(_filled(rows)) > COLUMNS:
         rows = list(records[:ROWS])
@@ -109,7 +109,7 @@ def table_of(records: Sequence[Mapping[str, Any]]) -> Drawing:
 
 
 def _filled(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of fields that any of them has a value of."""
+    """The names of the fields that have a value in any row."""
     names = dict.fromkeys(name for row in rows for name in row)
     return [name for name in names if any(row.get(name) not in (None, "", [], {}) for row in rows)]
 
@@ -125,18 +125,18 @@ def and_columns(names: Sequence[str]) -> list[Paragraph]:
 
 
 def titled(name: Any) -> str:
-    """A name of ours in words; whatever is read or filtered by its name is shown as it is."""
+    """A field's name in words. Names to read or filter by are shown unchanged instead."""
     return str(name).replace("_", " ")
 
 
 def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
-    """A value in a line: numbers short, times as people write them, nothing for what there is not."""
+    """A value in a line: short numbers, readable times, and nothing for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_at") and isinstance(value, int | float) and value > LONG_AGO:
-        return moment(datetime.fromtimestamp(value, UTC).isoformat())  # OpenAI's times
+        return moment(datetime.fromtimestamp(value, UTC).isoformat())  # a time in OpenAI's form
     if isinstance(value, int):
         return str(value) if 1900 <= value <= 2100 else count(value)
     if isinstance(value, float):
@@ -160,7 +160,7 @@ def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
 
 
 def in_a_line(fields: Mapping[str, Any], limit: int = 200) -> Line:
-    """`year 2026 · team hr`: names as they are, for filters take them so."""
+    """`year 2026 · team hr`: names are shown unchanged, because filters take them so."""
     told: list[Line] = []
     filled = [(name, value) for name, value in _flat(fields) if value not in (None, "", [])]
     for name, value in filled[:FIELDS]:

@@ -65,7 +65,7 @@ def _reply(reply: Reply) -> Drawing:
 
 @drawing.register
 def _response(response: ModelResponse) -> Drawing:
-    """Its text whole, as a reply's; the calls that wait for the caller, and what else was set below a fold."""
+    """The whole text, as for a reply; the calls that wait for the caller; and the other fields in a fold."""
     calls: list[Line] = [
         [code(f"{one.get('name')}({shortened(str(one.get('arguments') or ''), 200)})")]
         for one in response["output"]
@@ -97,7 +97,7 @@ LIMITS = {
     "SmolLM2-135M-Instruct": ": a very small model, whose facts, sums and languages other than English are often wrong. "
     "Set VLLM_URL, LITELLM_URL or OPENAI_BASE_URL for a larger one."
 }
-"""What a reader of a reply should know of the model that wrote it."""
+"""What a reader should know about the model that wrote a reply."""
 
 
 @drawing.register
@@ -139,7 +139,7 @@ def _said(quote: str) -> Line:
 
 @drawing.register
 def _agent_run(run: AgentRun) -> Drawing:
-    """The answer, or the output, then its sources and the steps as a tree that unfolds."""
+    """The answer or output, then its sources, and the steps as a tree in folds."""
     done = run["status"] == "completed"
     status = Span("good" if done else "warn", run["status"].replace("_", " "))
     steps, tokens = run["usage"].get("steps", 0), run["usage"].get("total_tokens", 0)
@@ -162,7 +162,7 @@ def _agent_run(run: AgentRun) -> Drawing:
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> Drawing:
-    """The analyst's table, with each value above the words that it stands on."""
+    """The analyst's table, with the quote below each value."""
     names = list(dict.fromkeys(name for row in rows for name in row["cells"]))
     several = len({row["collection"] for row in rows}) > 1
     drawn: list[list[Line]] = []
