@@ -123,7 +123,7 @@ def _checked(file: Path) -> Prompt:
     if not prompt.text or len(prompt.text) > MOST_CHARACTERS:
         raise InvalidRequest(f"PROMPTS_DIR: {file} has no text, or more than {MOST_CHARACTERS} characters")
     if lacks := known.places - prompt.places:
-        raise InvalidRequest(f"PROMPTS_DIR: {file} lacks the placeholders {', '.join(sorted(lacks))}")
+        raise InvalidRequest(f"PROMPTS_DIR: {file} lacks {', '.join(sorted(lacks))}: put this into its text")
     return prompt
 
 

@@ -292,7 +292,7 @@ def test_a_restore_that_is_killed_leaves_nothing_and_is_done_again(
     process.send_signal(signal.SIGKILL)
     process.wait()
     if (folder / "restoring").exists():  # the machine was not faster
-        with pytest.raises(BackendError, match="broken off"):
+        with pytest.raises(BackendError, match="interrupted"):
             LLMBackendClient(transport=LocalTransport(Settings(data_dir=folder)))
         _restored(kept[0], folder)
     with _client("local", folder) as client:
