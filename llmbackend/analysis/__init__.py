@@ -1,1 +1,1 @@
-"""Pipelines of several model calls."""
+"""Analyzes documents: sentiment, key points, summary, and the facts of contracts."""

@@ -1,4 +1,4 @@
-"""Whether what a model says of a text is in the text: its numbers, and what it puts in quotation marks."""
+"""Checks a model's claims about a text: their numbers and quotations must be in the text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SPELLED = {
 
 
 class Checked:
-    """A text that claims are held against."""
+    """A text that claims are checked against."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -54,12 +54,12 @@ class Checked:
             }
 
     def missing(self, claim: str) -> list[str]:
-        """The claim's numbers and quotations that the text does not have."""
+        """Return the claim's numbers and quotations that the text does not have."""
         numbers = [number for number in _NUMBER.findall(claim) if _plain(number) not in self._numbers]
         return numbers + [quote for quote in _QUOTED.findall(claim) if find(quote, self._text) is None]
 
 
 def _plain(number: str) -> str:
-    """1,000.50 and 1.000,50 are the same, and so are 07 and 7."""
+    """Return a number in plain form: 1,000.50 and 1.000,50 are the same, and so are 07 and 7."""
     digits = re.sub(r"[.,]", "", number)
     return digits.lstrip("0") or "0"

@@ -1,7 +1,7 @@
-"""What a contract names, by patterns that are certain where they match. What they do not match is not there to be told.
+"""Finds the facts of a contract by patterns that are certain if they match. What they do not match is not reported.
 
-Written for English contracts: parties are those that the opening introduces by name and role ("Acme Inc., a Delaware
-corporation (the “Supplier”)").
+They are written for English contracts: parties are those that the opening introduces by name and role ("Acme Inc., a
+Delaware corporation (the “Supplier”)").
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from ..text import scanning
 from .extract import Sentence
 
 FACTS_OF_A_KIND = 10
-"""Of a kind that are told."""
+"""Most facts of a kind that are reported."""
 
 OPENING, INTRODUCED = 6000, 1500
-"""Letters in which a contract tells that it is one, and in which it then introduces its parties."""
+"""Characters in which a contract must show that it is one, and in which it then introduces its parties."""
 
 # fmt: off
 _CONTRACT = re.compile(r"\b(?:agreement|contract|lease|licen[cs]e|amendment|addendum|memorandum of understanding)\b", re.I)
@@ -49,7 +49,7 @@ _NOT_A_PARTY = re.compile(r"^(?:Agreement|Effective Date|Amendment|Contract|Leas
 
 
 def facts(text: str, sentences: Sequence[Sentence]) -> ContractFacts | None:
-    """Parties, dates, amounts and duties, each as it stands; None where the text is no contract, or names none."""
+    """Return parties, dates, amounts and duties, each verbatim; None if the text is not a contract or has none of these."""
     between = _BETWEEN.search(text, 0, OPENING)
     if not between or not _CONTRACT.search(text, 0, between.end()):
         return None
@@ -88,7 +88,7 @@ def _passages(text: str, spans: Iterable[tuple[int, int]]) -> list[Passage]:
 
 
 def _spread(spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """Evenly from beginning to end, where there are too many."""
+    """Return at most FACTS_OF_A_KIND of them, taken evenly from beginning to end."""
     return (
         spans
         if len(spans) <= FACTS_OF_A_KIND

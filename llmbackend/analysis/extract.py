@@ -1,8 +1,8 @@
-"""What a document says in its own sentences: those worth reading, and of them those that carry it.
+"""Summarizes a document in its own sentences: finds those worth reading, and picks the most telling of them.
 
-A sentence is a stretch of the text as it stands, its white space made single spaces. Carrying are those near to the
-middle of the document and of the part they stand in (centroids; Radev et al., 2004) and unlike each other (maximal
-marginal relevance; Carbonell and Goldstein, SIGIR 1998).
+A sentence is a stretch of the text with its white space reduced to single spaces. The most telling are near the centroid
+of the document and of their part of it (Radev et al., 2004), and unlike each other (maximal marginal relevance; Carbonell
+and Goldstein, SIGIR 1998).
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEY_POINTS = 7
-"""At most."""
+"""Most key points."""
 
 SUMMARY_WORDS = 110
-"""Beyond which a summary takes no further sentence."""
+"""Most words of a summary, unless its first sentence is longer."""
 
 SUMMARY_SENTENCES = 5
 
 FEWEST, MOST = 6, 70
-"""Words of a sentence that is worth reading: fewer are headings and remnants, more are not read to the end."""
+"""Words of a sentence worth reading: shorter ones are headings and fragments, longer ones nobody reads to the end."""
 
 HEADING_WORDS = 8
-"""Most words of a heading that nothing marks as one."""
+"""Most words of an unmarked heading."""
 
 SHORT_TEXT = 12
-"""Sentences and lines of a text in which half as many words are enough."""
+"""In a text of at most so many sentences and lines, FEWEST is halved."""
 
 SENTENCE_LENGTH = 700
-"""Letters of a sentence that is worth reading."""
+"""Most characters of a sentence worth reading."""
 
 ALIKE = 0.85
-"""The cosine from which two sentences say the same."""
+"""The cosine from which two sentences count as saying the same."""
 
 DIVERSITY = 0.3
-"""How much likeness to a sentence that is taken counts against another."""
+"""Weight of a sentence's likeness to those already picked, which counts against it."""
 
 DOUBT = 0.12
-"""Off the cosine of a sentence that hardly stands alone; twice for a definition or a question."""
+"""Subtracted from the cosine of a sentence that hardly stands alone; twice for a definition or a question."""
 
 OPENS = 0.1
-"""Onto the cosine of a sentence in the first twentieth of a document, where it tells what it is."""
+"""Added to the cosine of a sentence in the first twentieth of a document, which tells what the document is."""
 
 
 class Sentence(NamedTuple):
     start: int
     end: int
     text: str
-    """As it stands from `start` to `end`, its white space made single spaces."""
+    """The document's text from `start` to `end`, with white space reduced to single spaces."""
 
 
 # fmt: off
@@ -77,7 +77,7 @@ _NOISE = re.compile(
     r"\b(?:all rights reserved|copyright|©|page \d+|in witness whereof|/s/|signature page|intentionally left blank|"
     r"table of contents|^(?:appendix|exhibit|schedule|annex)\b|confidential treatment|incorporated (?:herein )?by reference|exhibit \d|https?://\S+|"
     r"permission is hereby granted|duly executed|undersigned)|\b\d+\.\d+\.(?:\s|$)", re.I)
-_TARGET = re.compile(r"\]\([^()\s]*\)")  # of a link or an image, which is no part of what is said
+_TARGET = re.compile(r"\]\([^()\s]*\)")  # the target of a link or an image, which is not part of the sentence
 _SIGNED = re.compile(r"(?:^|\s)(?:By|Name|Title|Date|Its|Witness|Attest|Address|Fax|Phone|Tel|E-?mail)\s*:")
 _COMMONPLACE = re.compile(
     r"\bheadings\b.*\b(?:convenience|reference)|\bcounterparts?\b|\bseverab|\binvalid(?:ity)?\b.*\benforceab|"
@@ -94,7 +94,7 @@ _LEANS = re.compile(
 
 
 def split(text: str) -> list[Sentence]:
-    """All its sentences and lines in order. Where an abbreviation or a line's end cut one, it is whole again."""
+    """Return all sentences and lines in order. Those divided at an abbreviation or a line's end are joined again."""
     spans: list[tuple[int, int]] = []
     below_heading = False
     for start, end in sentences(text):
@@ -124,7 +124,7 @@ def split(text: str) -> list[Sentence]:
 
 
 def under_headings(text: str, found: Sequence[Sentence]) -> list[tuple[Sentence, str]]:
-    """The sentences that are no headings, each with the heading above it: a text that has any says nothing in them."""
+    """Return the sentences that are not headings, each with the heading above it (empty if there is none)."""
     told: list[tuple[Sentence, str]] = []
     above = ""
     for number, sentence in enumerate(found):
@@ -136,7 +136,7 @@ def under_headings(text: str, found: Sequence[Sentence]) -> list[tuple[Sentence,
 
 
 def _is_heading(text: str, sentence: Sentence, *, last: bool) -> bool:
-    """Marked or underlined as one, or a few words on a line of their own that are no sentence, with something below."""
+    """Return whether it is marked or underlined as a heading, or is a few words on their own line, above other text."""
     line = text.rfind("\n", 0, sentence.start) + 1
     if text[line : sentence.start].lstrip().startswith("#"):
         return True
@@ -152,7 +152,9 @@ def _is_heading(text: str, sentence: Sentence, *, last: bool) -> bool:
 
 
 def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
-    """Whole sentences that say something: no headings, page marks, tables, signatures, redactions, contents, code."""
+    """Return the whole sentences that say something: no headings, page numbers, tables, signatures, redactions, tables of
+    contents or code.
+    """
     times = Counter(sentence.text for sentence in found)
     fewest = FEWEST if len(found) > SHORT_TEXT else FEWEST // 2
     kept, seen = [], set()
@@ -166,12 +168,12 @@ def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
 
 
 def _says_something(sentence: Sentence, text: str, fewest: int) -> bool:
-    if len(sentence.text) > 20 * SENTENCE_LENGTH:  # however long the links in it are
+    if len(sentence.text) > 20 * SENTENCE_LENGTH:  # too long even without the targets of its links
         return False
     said = _TARGET.sub("]", sentence.text)
     words = said.split()
     letters = [letter for letter in said if letter.isalpha()]
-    unspaced = len(letters) > 12 * len(words)  # a script that has no spaces between words
+    unspaced = len(letters) > 12 * len(words)  # a script without spaces between words
     if not unspaced and not fewest <= len(words) <= MOST:
         return False
     if not _ENDS.search(said) or not _BEGINS.match(said) or said[:1].islower() or len(said) > SENTENCE_LENGTH:
@@ -193,7 +195,10 @@ class Extract(NamedTuple):
 
 
 def pick(candidates: Sequence[Sentence], vectors: NDArray[Any], length: int) -> Extract:
-    """The summary's sentences and the key points, each in order; vectors are those of the candidates, of unit length."""
+    """Pick the sentences of the summary, and the key points, each in text order.
+
+    `vectors` are the candidates' unit vectors; `length` is that of the text in characters.
+    """
     import numpy as np
 
     if not candidates:
@@ -220,7 +225,7 @@ def pick(candidates: Sequence[Sentence], vectors: NDArray[Any], length: int) -> 
             continue
         summary.append(index)
         taken += int(words[index])
-    # Key points: the best of each part of the document first, and none that the summary has, if there are others.
+    # Key points: first the best of each part of the document, without those in the summary if there are enough others.
     left = [index for index in range(len(candidates)) if index not in summary]
     if len(left) < 3:
         left = list(range(len(candidates)))
@@ -238,19 +243,19 @@ def pick(candidates: Sequence[Sentence], vectors: NDArray[Any], length: int) -> 
 
 
 def _doubts(said: str) -> int:
-    """How much speaks against a sentence: that it leans on one before it, defines a word, or asks."""
+    """Count what speaks against a sentence: 1 if it depends on the one before it, 2 if it is a definition or a question."""
     return bool(_LEANS.match(said)) + 2 * bool(_DEFINES.search(said) or "?" in said[-3:])
 
 
 def _unlike(relevance: NDArray[Any], vectors: NDArray[Any], count: int) -> list[int]:
-    """The most relevant that are unlike those before them, best first."""
+    """Return the indices of the most relevant sentences that are unlike the ones before them, best first."""
     import numpy as np
 
     picked: list[int] = []
     repeats = np.full(len(relevance), -1.0)
     while len(picked) < min(count, len(relevance)):
         scores = relevance - DIVERSITY * np.maximum(repeats, 0)
-        scores[repeats >= ALIKE] = -np.inf  # a sentence that is taken is like itself
+        scores[repeats >= ALIKE] = -np.inf  # this includes sentences that are picked already
         best = int(np.argmax(scores))
         if not np.isfinite(scores[best]):
             break
@@ -265,7 +270,7 @@ def _unit(vector: NDArray[Any]) -> NDArray[Any]:
 
 
 def find(quote: str, text: str) -> tuple[int, int] | None:
-    """Where a quote stands in a text, whatever the white space between its words."""
+    """Return start and end of a quote in a text, whatever the white space between its words; None if it is not there."""
     words = quote.split()
     if not words:
         return None
@@ -288,7 +293,7 @@ def find_each(quotes: Sequence[str], text: str) -> list[tuple[int, int] | None]:
 
 
 def word_count(text: str) -> int:
-    """Counted part by part, for the interpreter's lock is held meanwhile."""
+    """Count words, part by part, because `split` holds the interpreter's lock."""
     count, before = 0, " "
     for part in windows(text):
         threads.give_way()

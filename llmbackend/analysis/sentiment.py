@@ -1,4 +1,4 @@
-"""How a text's sentences feel: a word list and a small model that reads, weighed together.
+"""Rates the sentiment of a text's sentences by a word list and a small model together.
 
 VADER (Hutto and Gilbert, ICWSM 2014) knows words, negations and emphasis, but takes "the loss grew" for growth and a dry
 complaint for none. The judge, all-MiniLM-L6-v2, knows what sentences are like that praise or complain. What rises or
@@ -25,34 +25,34 @@ of 11,900 sentences of product reviews, film reviews and editorials, which VADER
 tests/benchmarks/fit_sentiment.py."""
 
 WORDS_ALONE = 2.0
-"""VADER's score, -1 to 1, on the scale of those ratings, where the judge is not here."""
+"""Factor from VADER's score (-1 to 1) to the scale of those ratings, if the judge is not installed."""
 
 MOVEMENT = 0.8
-"""What "sales fell" adds on that scale. Chosen on 120 headlines of financial news."""
+"""What "sales fell" subtracts on that scale, and "sales rose" adds. Tuned on 120 headlines of financial news."""
 
 AGREED, ALONE, AGAINST = 0.1, 0.5, 0.3
-"""A sentence's rating from which it is not neutral: where its words or movements feel the same, where none of them feels, and where
-they feel otherwise. One bar of .35 for all is worse on each kind of text, by weights fitted on the other kinds: .61 for
-.64 (product reviews), .55 for .57 (film reviews), .53 for .55 (editorials), .76 for .79 (tweets), .66 for .68 (headlines)."""
+"""The rating from which a sentence is not neutral: if its words or movements agree with the rating, if they are neutral, and
+if they disagree. A single bar of .35 is worse on each kind of text, with weights fitted on the other kinds: .61 instead of
+.64 (product reviews), .55 of .57 (film reviews), .53 of .55 (editorials), .76 of .79 (tweets), .66 of .68 (headlines)."""
 
 FELT_WORDS = 0.05
-"""VADER's score from which words feel at all, by its authors."""
+"""VADER's score from which words are not neutral, by its authors."""
 
 FULL = 2.0
-"""The rating of a text whose feeling could not be stronger: hardly any sentence is rated beyond."""
+"""The rating that counts as the strongest: hardly any sentence exceeds it."""
 
 CLEAR, MANY = 0.8, 8
-"""The same in a text of so many sentences or more: measured on licences and manuals, one sentence in four or five is
-called felt by chance, and one in eight beyond this; in reviews it is every second."""
+"""In a text of at least MANY sentences, the rating from which a sentence is not neutral. In licences and manuals, one
+sentence in four or five exceeds the usual bars by chance, but one in eight exceeds this one; in reviews, every second does."""
 
 FELT = 0.34
-"""The part of a text's sentences that must not be neutral for the text not to be."""
+"""The least share of a text's sentences that are not neutral, if the text is not neutral."""
 
 BOTH = 0.25
-"""The part of those that must feel otherwise than the rest for the text to be mixed."""
+"""The least share of these that disagree with the others, if the text is mixed."""
 
 LETTERS = 1000
-"""Of a sentence that are read: VADER takes quadratic time, the judge reads no more than 254 tokens."""
+"""Most characters of a sentence that are read: VADER takes quadratic time, and the judge reads at most 254 tokens."""
 
 NOT_ENGLISH = "sentiment: only English is judged, so this text is called neutral"
 
@@ -70,7 +70,7 @@ _DOWN = re.compile(
 _UNWELCOME = re.compile(
     r"\b(?:loss(?:es)?|debts?|costs?|expenses?|unemployment|jobless|deficits?|risks?|defaults?|layoffs?|delays?|"
     r"complaints?|errors?|defects?|failures?|crime|accidents?|deaths?|inflation|emissions|absence)\b", re.I)
-# What comes behind is what it is compared with, not what is said.
+# What follows these words is what the statement is compared with.
 _COMPARED = re.compile(
     r"\b(?:compared (?:to|with)|in comparison (?:to|with)|versus|vs\.?|as against|as opposed to|up from|down from|"
     r"rather than|instead of)(?!\w)", re.I)
@@ -105,11 +105,11 @@ _OTHER = frozenset((
 class Feeling(NamedTuple):
     sentiment: Sentiment
     score: float
-    """From -1, negative, to 1, positive."""
+    """From -1 (negative) to 1 (positive)."""
 
 
 def is_english(text: str) -> bool:
-    """By its letters and its commonest words; a text too short to tell is English if its letters are."""
+    """Return whether a text is English, by its letters and most frequent words; of a short text, by its letters alone."""
     letters = [letter for letter in text[:20_000] if letter.isalpha()]
     if sum(letter.isascii() for letter in letters) < 0.9 * len(letters):
         return False
@@ -118,7 +118,7 @@ def is_english(text: str) -> bool:
 
 
 async def feeling(sentences: Sequence[str], vectors: NDArray[Any] | None) -> Feeling:
-    """What an English text's sentences say together; the vectors are the judge's of them, if that is here."""
+    """Return the sentiment of an English text. `vectors` are the judge's, a row for each sentence; None without the judge."""
     import numpy as np
 
     if not sentences:
@@ -136,17 +136,17 @@ async def feeling(sentences: Sequence[str], vectors: NDArray[Any] | None) -> Fee
 
 
 class Ratings(NamedTuple):
-    """Of each sentence."""
+    """The ratings of sentences, in order."""
 
     scores: NDArray[Any]
-    """How it feels, on the scale from -4 to 4 of those who rated the examples."""
+    """From -4 to 4, on the scale of the people who rated the examples."""
     words: NDArray[Any]
     movements: NDArray[Any]
-    """How its words feel, and what it says moves: -1, 0 or 1."""
+    """The sign of the sentence's words and movements together: -1, 0 or 1."""
 
 
 def ratings(sentences: Sequence[str], vectors: NDArray[Any] | None) -> Ratings:
-    """How each feels; the vectors are the judge's of them, if that is here."""
+    """Rate each sentence. `vectors` are the judge's, a row for each; None without the judge."""
     import numpy as np
 
     words = np.array([lexicon(sentence) for sentence in sentences])
@@ -161,7 +161,7 @@ def ratings(sentences: Sequence[str], vectors: NDArray[Any] | None) -> Ratings:
 
 
 def signs(rated: Ratings, least: float = 0.0) -> NDArray[Any]:
-    """1 for each sentence that is positive, -1 for each that is negative, 0 for the others; `least` is a bar for all."""
+    """Return 1 for each positive sentence, -1 for each negative one, 0 for the others. `least` is a lower limit of all bars."""
     import numpy as np
 
     sides = np.sign(rated.scores)
@@ -171,7 +171,7 @@ def signs(rated: Ratings, least: float = 0.0) -> NDArray[Any]:
 
 
 def lexicon(sentence: str) -> float:
-    """VADER's score, from -1 to 1, of what the sentence says, without what it compares that with."""
+    """Return VADER's score (-1 to 1) of a sentence, without the part that it makes a comparison with."""
     said = _said(sentence)
     for saying, word in _SAYINGS:
         said = saying.sub(word, said)
@@ -179,7 +179,7 @@ def lexicon(sentence: str) -> float:
 
 
 def movement(sentence: str) -> int:
-    """1 where something rises that is welcome, or falls that is not; -1 for the reverse; 0 for neither or both."""
+    """Return 1 if something welcome rises or something unwelcome falls, -1 for the reverse, 0 for neither or both."""
     said = _said(sentence)
     ups, downs = len(_UP.findall(said)), len(_DOWN.findall(said))
     rises = (ups > downs) - (ups < downs)

@@ -1,4 +1,4 @@
-"""What a document says: a LlamaIndex workflow that reads it part by part, then concludes."""
+"""Analyzes a document: by a LlamaIndex workflow that reads it part by part, or in the document's own sentences."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PART_TOKENS = 900
-"""Of a part that a model reads at once."""
+"""Tokens of a part that the model reads at once."""
 
 PART_WORDS = 600
-"""The same where no model reads it."""
+"""Words of a part if no model reads it; parts are only counted then."""
 
 MAX_KEY_POINTS = extract.KEY_POINTS
 
 MOST_POINTS = 16
-"""Of all parts, from which a model concludes: a context of 2,048 tokens takes them."""
+"""Most key points, of all parts, from which the model concludes: so many fit into a context of 2,048 tokens."""
 
 FEW_SENTENCES = 200
-"""Sentences of a text of which each has a say in the sentiment, as short as it may be; else those worth reading."""
+"""In a text of at most so many sentences, all of them count for the sentiment, however short; else those worth reading."""
 
 MOST_JUDGED = 5000
-"""Sentences that the judge reads of a text, some 100,000 words and 25 seconds; of more, the embedder reads all."""
+"""Most sentences that the judge reads, some 100,000 words in 25 seconds; of a text with more, the embedder reads all."""
 
 OWN_WORDS = "summary and key_points are the text's own sentences; a larger chat model would phrase them"
 
@@ -54,13 +54,13 @@ _Shape = TypeVar("_Shape", bound=BaseModel)
 
 
 class Notes(BaseModel):
-    """What the model writes down of one part."""
+    """What the model notes about one part."""
 
     key_points: list[Annotated[str, Field(min_length=10, max_length=240)]] = Field(min_length=1, max_length=4)
 
 
 class Conclusion(BaseModel):
-    """What the model says of the whole. A strength of feeling rather than a score: small models pick well, not count."""
+    """What the model says about the whole. It has a strength instead of a score: small models choose better than they count."""
 
     summary: str = Field(min_length=10, max_length=400)
     sentiment: Sentiment
@@ -111,21 +111,20 @@ class NotesEvent(Event):
 async def analyze(
     chat: ChatModel, embedder: Embedder, judge: Judge, text: str, links: Links = "host"
 ) -> Analysis:
-    """Sentiment, key points and a summary of a text, all of which is read.
+    """Return the sentiment, key points and a summary of a text, which is read to the end.
 
-    A chat model too small to say it in its own words is not asked: what the text says is then told in its sentences.
-
-    Raises InvalidRequest for a blank text, BackendError if the model's answers do not fit.
+    If the chat model is too small to write them in its own words, they are made of the text's own sentences. Raises
+    InvalidRequest for a blank text, BackendError if the model's replies do not fit the schema, and what the models raise.
     """
     if not text.strip():
-        raise InvalidRequest("text: a blank text says nothing to analyze")
+        raise InvalidRequest("text: a blank text has nothing to analyze")
     own = partial(extracted, embedder, judge, text, links, chat.name or "")
     if not chat.abstracts:
         return await own()
     running = AnalysisWorkflow(chat, own).run(text=text)
     result: asyncio.Future[Analysis] = asyncio.ensure_future(running)
     try:
-        # A bare await would hand a cancellation on to the workflow, which then forgets steps that it has begun.
+        # Awaiting the workflow itself would cancel it directly, and it would leave steps running.
         await asyncio.wait([result])
     except asyncio.CancelledError:
         with CancelScope(shield=True):
@@ -143,7 +142,7 @@ async def analyze(
 
 
 async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, model: str) -> Analysis:
-    """An analysis in the text's own sentences."""
+    """Return an analysis made of the text's own sentences."""
     found = await threads.splitting(extract.split, text)
     worth = await threads.processor(_worth_reading, found, text, links)
     notes = [OWN_WORDS]
@@ -154,7 +153,7 @@ async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, m
     english = is_english(text)
     judges = english and judge.here and max(len(felt), len(worth)) <= MOST_JUDGED
     if english and judge.here and not judges:
-        notes.append(f"sentiment: by words alone, for the text has more than {MOST_JUDGED:,} sentences")
+        notes.append(f"sentiment: by words alone, because the text has more than {MOST_JUDGED:,} sentences")
     vectors = await _vectors(embedder, judge, judges, [sentence.text for sentence in worth])
     picked = await threads.processor(extract.pick, worth, vectors, len(text))
     if english:
@@ -182,7 +181,9 @@ def _worth_reading(found: Sequence[Sentence], text: str, links: Links) -> list[S
     worth = []
     for sentence in extract.worth_reading(found, text):
         threads.give_way()
-        if inert(sentence.text, links) == sentence.text:  # what has to be changed would not be the text's own
+        if (
+            inert(sentence.text, links) == sentence.text
+        ):  # else it would have to be changed, and so not be quoted
             worth.append(sentence)
     return worth
 
@@ -205,10 +206,10 @@ async def _vectors(embedder: Embedder, judge: Judge, judges: bool, texts: list[s
 
 
 class AnalysisWorkflow(Workflow):
-    """split -> read (each part, two at a time) -> conclude, each checked against the text."""
+    """A workflow: split, read each part (two at a time), and conclude. Each result is checked against the text."""
 
     def __init__(self, chat: ChatModel, own: Callable[[], Awaitable[Analysis]]) -> None:
-        """The text's own sentences stand in for a summary of which nothing is left."""
+        """`own` returns an analysis in the text's own sentences, for the case that no sentence of the summary holds."""
         super().__init__(timeout=None)
         self._chat = chat
         self._own = own
@@ -254,7 +255,7 @@ class AnalysisWorkflow(Workflow):
         if not summary:
             summary = (await self._own()).summary
             claims.left_out.append(
-                "summary: nothing of the model's is left, so it is in the text's own sentences"
+                "summary: no sentence of the model's was correct, so it consists of the text's own sentences"
             )
         points = _spread(points, MAX_KEY_POINTS)
         places = await threads.by_length(len(text), extract.find_each, points, text)
@@ -274,7 +275,7 @@ class AnalysisWorkflow(Workflow):
         )
 
     async def _ask(self, shape: type[_Shape], *messages: dict[str, str]) -> _Shape:
-        """The model's answer in a given shape."""
+        """Ask the model for a reply in a given shape."""
         request = {"messages": list(messages), "max_tokens": 400, "temperature": 0.0, "seed": 1}
         completion = await structured.complete(self._chat, request, shape.model_json_schema())
         self._model = completion.get("model") or ""
@@ -282,7 +283,7 @@ class AnalysisWorkflow(Workflow):
 
 
 class _Claims:
-    """What a model says of a text, held against it. Each call reads the whole text, which takes long."""
+    """Checks a model's claims against a text. Making it and each call read the whole text, so run them in a thread."""
 
     def __init__(self, text: str) -> None:
         self.left_out: list[str] = []
@@ -290,14 +291,14 @@ class _Claims:
         self._checked = Checked(text)
 
     def held(self, kind: str, claims: list[str]) -> list[str]:
-        """Those that name only what the text has; of the others it is noted that they are left out."""
+        """Return the claims of which the text has all numbers and quotations; note the others in `left_out`."""
         return [claim for claim in claims if self._holds(kind, claim)]
 
     def _holds(self, kind: str, claim: str) -> bool:
         missing = self._checked.missing(claim)
         if missing:
             self.left_out.append(
-                f"{kind} is left out, for the text does not have {', '.join(missing)}: {claim}"
+                f"{kind} is left out, because the text does not have {', '.join(missing)}: {claim}"
             )
         return not missing
 
@@ -312,13 +313,13 @@ def _task(points: list[str]) -> str:
 
 
 def _whole_sentences(text: str) -> str:
-    """Without the last sentence if that was cut at the length limit."""
+    """Return the text without its last sentence if that was cut off by the length limit."""
     head, stop, _ = text.strip().rpartition(". ")
     return text.strip() if not stop or text.strip().endswith((".", "!", "?")) else head + "."
 
 
 def _spread(items: list[str], most: int) -> list[str]:
-    """At most so many items, taken evenly from beginning to end."""
+    """Return at most `most` items, taken evenly from beginning to end."""
     if len(items) <= most:
         return items
     return [items[i * (len(items) - 1) // (most - 1)] for i in range(most)]

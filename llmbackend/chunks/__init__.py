@@ -1,1 +1,1 @@
-"""Texts into chunks: the passages that are embedded and found."""
+"""Splits texts into chunks: the passages that are embedded and found."""

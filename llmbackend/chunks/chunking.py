@@ -1,4 +1,4 @@
-"""Documents into chunks: by page and heading, then by LlamaIndex's sentence splitter, up to a number of tokens."""
+"""Splits documents into chunks of limited size: by page and heading, then by LlamaIndex's sentence splitter."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
 LARGE = 2**20
 """Characters that are split in one go."""
 VERSION = 2
-"""The version of this module's splitting. Raise it when documents get other chunks than before, so that they do not
-count as unchanged."""
+"""The version of this module's splitting. Increase it when documents get different chunks, so that they do not count as
+unchanged."""
 
 
 _AS_JSON = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
 
 
 def content_hash(document: Document | BareText) -> str:
-    """Tells versions of a document apart: text, metadata (whatever the order of its keys), and how it is split."""
+    """Return the hash of a document's text, metadata (in any order of its keys), and the way it is split."""
     if isinstance(document, BareText):
-        return f"{document.id}-{VERSION}"  # its id tells all the rest
-    # As JSON, part by part: a text by itself is written faster than in a list, and most have no metadata.
+        return f"{document.id}-{VERSION}"  # its id is a hash of its text
+    # As JSON, part by part: a text by itself is written faster than in a list, and most documents have no metadata.
     metadata = _AS_JSON.encode(document.metadata) if document.metadata else "{}"
     hashed = hashlib.sha256()
     for part in ('["', *_in_json(document.text), f'", {metadata}, "{syntax(document)}", {VERSION}]'):
@@ -44,14 +44,14 @@ def content_hash(document: Document | BareText) -> str:
 
 
 def _in_json(text: str) -> Iterator[str]:
-    """The text as a JSON string, without its quotes."""
+    """Yield the text as a JSON string without its quotes, in parts."""
     for start in range(0, len(text), LARGE):
         threads.give_way()
         yield _AS_JSON.encode(text[start : start + LARGE])[1:-1]
 
 
 def split(document: Document | BareText, digest: str, size: int, overlap: int) -> list[Chunk]:
-    """A document's chunks, in order, each of at most `size` tokens; none for a text without words."""
+    """Return a document's chunks in order, each of at most `size` tokens; none for a text without words."""
     if isinstance(document, Document) and document.chunks is not None:
         return _given(document, digest, document.chunks)
     text = document.text
@@ -68,7 +68,7 @@ def split(document: Document | BareText, digest: str, size: int, overlap: int) -
 
 
 def _given(document: Document, digest: str, given: Sequence[GivenChunk]) -> list[Chunk]:
-    """The chunks of a document that was given in chunks."""
+    """Return the chunks of a document that was given in chunks."""
     parts = [chunk for chunk in given if chunk.text.strip()]
     return [
         Chunk(
@@ -94,7 +94,7 @@ class _Group(NamedTuple):
 
 
 def _groups(text: str, found: list[Section], size: int) -> Iterator[_Group]:
-    """Sections, put together as long as they fit into a chunk, on the same page and below the same first heading."""
+    """Group neighbouring sections that fit into one chunk, and are on the same page and below the same first heading."""
     group: list[Section] = []
     tokens = 0
     for section in found:
@@ -121,7 +121,7 @@ def _group(group: list[Section], tokens: int) -> _Group:
         place["headings"] = above
     if sections := [*dict.fromkeys(title for one in group for title in one.headings[len(above) :])]:
         place["sections"] = sections
-    # A heading above the whole chunk is in its place; others are part of its text.
+    # Headings above the whole chunk go into its place; others are part of its text.
     start = first.body if len(above) == len(first.headings) else first.start
     return _Group(start, group[-1].end, tokens, place)
 

@@ -1,6 +1,7 @@
-"""Stored chunks as LlamaIndex's nodes, and the other way round.
+"""Converts stored chunks to LlamaIndex's nodes and back.
 
-A node's id is kept in its chunk's metadata as `node_id`; a chunk that came otherwise is the node `<document>#<number>`.
+The id of a node that is stored is kept in its chunk's metadata as `node_id`. Any other chunk becomes a node with the id
+`<document>#<number>`.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from ..errors import InvalidRequest
 
 NODE_ID = "node_id"
 _FOUND_IN = ("document_id", "collection")
-"""Keys of a node's metadata that tell where it is stored. Models do not see them."""
+"""Keys of a node's metadata that tell where it is stored; models do not see them."""
 
 
 def node_id(chunk: Mapping[str, Any]) -> str:
-    """Of a hit, or of a chunk that is listed."""
+    """Return the node id of a hit or a listed chunk."""
     return str(chunk["metadata"].get(NODE_ID) or f"{chunk['document_id']}#{chunk['chunk']}")
 
 
 def node_of(chunk: Mapping[str, Any], collection: str, **more: Any) -> TextNode:
-    """The node that a hit is, or a chunk that is listed; `more` is told by its metadata, and read by no model."""
+    """Turn a hit or a listed chunk into a node. `more` is added to its metadata, but hidden from models."""
     metadata = {name: value for name, value in chunk["metadata"].items() if name != NODE_ID}
     told = {"document_id": chunk["document_id"], "collection": collection, **more}
     hidden = [name for name in told if name not in metadata]
@@ -49,12 +50,12 @@ def scored(hit: Mapping[str, Any], **more: Any) -> NodeWithScore:
 
 
 def own_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A node's metadata without what tells where it is stored."""
+    """Return a node's metadata without the keys that tell where it is stored."""
     return {name: value for name, value in metadata.items() if name not in _FOUND_IN}
 
 
 def chunk_of(node: BaseNode, document_id: str) -> dict[str, Any]:
-    """A node as a chunk of a document that is ingested; raises InvalidRequest for one without text."""
+    """Turn a node into a chunk of a document to ingest. Raises InvalidRequest for a node without text."""
     text = node.get_content(MetadataMode.NONE)
     if not text.strip():
         raise InvalidRequest(f"node {node.node_id!r} has no text", details={"node_id": node.node_id})
@@ -67,7 +68,7 @@ def chunk_of(node: BaseNode, document_id: str) -> dict[str, Any]:
 
 
 def given(chunk: Mapping[str, Any]) -> dict[str, Any]:
-    """A chunk that is listed, as it is ingested: page and headings, also of its sections, by themselves."""
+    """Turn a listed chunk into one to ingest, with its place (page, headings, sections) separate from its metadata."""
     metadata, place = dict(chunk["metadata"]), {}
     page = metadata.get("page")
     if type(page) is int and page > 0:

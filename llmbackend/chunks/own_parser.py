@@ -1,4 +1,4 @@
-"""A project's own node parser in place of our splitting."""
+"""Splits documents by a project's own node parser instead of ours."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 class OwnParser:
     part: Part
     seconds: float
-    """Seconds that it may take for a document."""
+    """Seconds that the parser may take for a document."""
     chunk_size: int
     chunk_overlap: int
-    """For parser classes with such fields."""
+    """Used, like `chunk_size`, by parser classes that have such a field."""
 
     def digest(self, digest: str) -> str:
-        """A document's hash where this splits it, so that another parser, or version of it, makes another version."""
+        """Add the parser and its version to a document's hash, so that another parser makes another version of it."""
         told = f"{digest}\0{self.part.name}\0{self.part.version}\0{self.chunk_size}\0{self.chunk_overlap}"
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     async def split(self, document: Document | BareText, digest: str) -> list[Chunk]:
-        """A document's chunks. Raises BackendError that names the parser, if it fails or returns what is no chunk."""
+        """Return a document's chunks. Raises a BackendError that names the parser if it fails or returns something else."""
         await threads.files(llamaindex_import.load)
         parts: list[tuple[str, dict[str, Any], dict[str, Any]]]
         parts = await self.part.call(self.seconds, self._parts, document)
@@ -42,7 +42,7 @@ class OwnParser:
         ]
 
     def _parts(self, document: Document | BareText) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
-        """Text, metadata and place of each chunk."""
+        """Return text, metadata and place of each chunk."""
         from llama_index.core.schema import BaseNode, MetadataMode
         from llama_index.core.schema import Document as LlamaIndexDocument
 

@@ -1,4 +1,4 @@
-"""Texts by sentences, in parts of so many tokens: by LlamaIndex's splitter, in linear time whatever a text says."""
+"""Splits texts between sentences into parts of a number of tokens, by LlamaIndex's splitter, but always in linear time."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .tokens import tokens_of
 from .windows import PART_CHARACTERS, windows
 
 LONG_WORD = 200
-"""Longest word in which a sentence may end: in a longer one, the splitter would cut off one sentence after another."""
+"""Longest word in which a sentence may end: in longer ones, the splitter would cut off one sentence after another."""
 
 NEAR = 2**12
-"""Characters in which sentences are looked for at a time: nltk gives up on a text that takes it five seconds."""
+"""Characters in which sentences are looked for at a time: nltk gives up on a text that takes five seconds."""
 
 DENSE = 8
-"""Characters of a sentence; where the mean is less, every mark ends one, for nltk takes long for each."""
+"""If sentences have fewer characters than this on average, every mark ends one, because nltk is slow for each."""
 
 
 @lru_cache(maxsize=16)
 def splitter(size: int, overlap: int) -> Any:
-    """LlamaIndex's SentenceSplitter, for parts of at most `size` tokens."""
+    """Return LlamaIndex's SentenceSplitter, for parts of at most `size` tokens."""
     llamaindex_import.load()
     from llama_index.core.node_parser import SentenceSplitter
 
@@ -38,15 +38,15 @@ def splitter(size: int, overlap: int) -> Any:
     )
 
 
-# Up to a mark that ends a phrase, but not the mark within a number. Possessive, and not a character at a time: a megabyte
-# without any mark takes 3 ms, not 130, in which nothing else goes on, for it holds the interpreter's lock.
+# Matches up to a mark that ends a phrase, but not a mark within a number. Being possessive, it takes 3 ms for a megabyte
+# without marks instead of 130, during which it holds the interpreter's lock.
 _PHRASES = r"(?:[^,.;。？！]++|(?<=\d)[.,](?=\d))++[,.;。？！]?|[,.;。？！]"
 
 _ITEM = re.compile(r"^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+(?=\S)", re.MULTILINE)
 
 
 def units(text: str, size: int) -> list[str]:
-    """A list's items, or a text's sentences."""
+    """Return a list's items, or else a text's sentences."""
     starts = list(_items(text))
     if len(starts) > 1 or (starts and starts[0]):
         return _cut(text, [start for start in starts if start])
@@ -54,7 +54,7 @@ def units(text: str, size: int) -> list[str]:
 
 
 def _items(text: str) -> Iterator[int]:
-    """Where each of a list's items begins; sought some lines at a time, for the interpreter's lock is held meanwhile."""
+    """Yield where each item of a list begins. Looks at some lines at a time, because it holds the interpreter's lock."""
     begin = 0
     while begin < len(text):
         threads.give_way()
@@ -64,7 +64,7 @@ def _items(text: str) -> Iterator[int]:
 
 
 def _sentences(text: str, size: int) -> list[str]:
-    """As LlamaIndex's own function for this, but for what is longer than any sentence or word."""
+    """Split into sentences as LlamaIndex does, except for what is longer than any sentence or word."""
     longest = min(LONG_WORD, size)
     hide = partial(re.compile(rf"\S{{{longest},}}").sub, _hidden)
     plain = "".join(map(hide, windows(text)))
@@ -73,14 +73,14 @@ def _sentences(text: str, size: int) -> list[str]:
 
 
 def _starts(text: str) -> list[int]:
-    """Where each sentence but the first begins. Text too long to be looked at in one go is cut."""
+    """Return where each sentence but the first begins. Long texts are looked at in parts."""
     starts: list[int] = []
     begin = 0
     while begin < len(text):
         near = next(windows(text[begin : begin + 2 * NEAR], NEAR))
         found = [begin + start for start in _near_starts(near)]
         behind = begin + len(near)
-        # The last sentence goes on in the next part.
+        # The last sentence continues in the next part.
         begin = found[-1] if found and behind < len(text) else behind
         starts += found if found or behind == len(text) else [behind]
     return starts
@@ -96,7 +96,7 @@ def _near_starts(text: str) -> list[int]:
             spans = _punkt().span_tokenize(text)
             return [start for start, _ in spans][1:]
         except TimeoutError:
-            pass  # the machine is very busy
+            pass  # nltk has given up, because the machine is very busy
     return [found.end() for found in _ANY_END.finditer(text)]
 
 
@@ -109,7 +109,9 @@ def _punkt() -> Any:
 
 
 def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:
-    """A sentence; what no chunk can hold in it, and has no spaces, in lines or pieces: by characters it takes long."""
+    """Yield a sentence, with runs too long for a chunk and without spaces cut into lines or pieces: the splitter would cut
+    them by characters, which is slow.
+    """
     if len(sentence) < longest or len(tokens_of(sentence)) <= size:
         yield sentence
         return
@@ -130,7 +132,7 @@ def _cut(text: str, places: list[int]) -> list[str]:
 
 
 def _hidden(found: re.Match[str]) -> str:
-    """A word of the same length in which no sentence ends, though one may at its end."""
+    """Return a word of the same length in which no sentence ends, except at its end."""
     word = found[0]
     bare = word.rstrip("\"')]}")
     first = word[0] if word[0].isalnum() else "x"

@@ -1,7 +1,7 @@
-"""A text's sections: their pages and the headings above them.
+"""Divides a text into sections, with their pages and the headings above them.
 
-Headings are those of Markdown (by CommonMark) and of
-reStructuredText (titles with a line of punctuation below them, and perhaps above).
+Headings are those of Markdown (CommonMark) and reStructuredText (titles with a line of punctuation below, and perhaps
+above).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .. import threads
 from ..files.parsed import PAGE_END, Syntax
 
 TITLE_CHARACTERS = 200
-"""Longest title, in characters: it is embedded with every chunk below it."""
+"""Most characters of a title, because it is embedded with every chunk below it."""
 
 
 class Section(NamedTuple):
-    """What stands under one heading, on one page of a document: `text[body:end]`, and never without words.
+    """The text below one heading on one page of a document: `text[body:end]`, which always has words.
 
-    `text[start:body]` are the headings between it and the section before.
+    `text[start:body]` are the headings between it and the previous section.
     """
 
     start: int
@@ -31,7 +31,7 @@ class Section(NamedTuple):
     headings: tuple[str, ...] = ()
     """The titles above it, outermost first."""
     page: int | None = None
-    """From 1, in a text that has pages."""
+    """The page, from 1, if the text has pages."""
 
 
 class _Heading(NamedTuple):
@@ -42,7 +42,7 @@ class _Heading(NamedTuple):
 
 
 def sections(text: str, syntax: Syntax) -> list[Section]:
-    """A text's sections, in their order."""
+    """Return a text's sections in order."""
     found: list[Section] = []
     pages = text.split(PAGE_END)
     start = 0
@@ -71,7 +71,10 @@ def _titles(above: list[tuple[int, str]]) -> tuple[str, ...]:
 
 
 def _with_words(text: str, parts: list[Section]) -> Iterator[Section]:
-    """A heading with nothing but other headings below it goes to the first of those; one with nothing is a text."""
+    """Merge sections without words into their neighbours.
+
+    A heading with only other headings below it joins the first of these; one with nothing below it becomes text.
+    """
     start: int | None = None
     for part, behind in zip_longest(parts, parts[1:]):
         begin = part.start if start is None else start
@@ -100,7 +103,7 @@ _TITLE = re.compile(r"^title:(.+)$", re.MULTILINE)
 
 
 def _front_matter(text: str) -> tuple[str, int]:
-    """The title that a page's settings tell, and where they end."""
+    """Return the title in a page's front matter, and where that ends."""
     block = _FRONT_MATTER.match(text)
     if block is None or not text[block.end() :].strip():
         return "", 0
@@ -128,7 +131,7 @@ def _markdown() -> Any:
 
 
 def _give_way(*_: Any) -> bool:
-    """A rule that fits no block, and is looked at before each: it may take seconds to parse a text of many."""
+    """A parser rule that matches no block, but runs before each, so that a long parse gives way."""
     threads.give_way()
     return False
 
@@ -152,7 +155,7 @@ _RULE = re.compile(r"([!-/:-@\[-`{-~])\1+\s*")
 
 
 def _of_rst(text: str) -> Iterator[_Heading]:
-    """Titles: levels are the styles of their lines, in the order in which these appear.
+    """Yield titles. Their levels are the styles of their lines, in the order in which these first appear.
 
     https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html#sections
     """
@@ -187,5 +190,5 @@ _NEWLINE = re.compile(r"\r\n?|\n")
 
 
 def _line_starts(text: str, begin: int) -> list[int]:
-    """The offset of each line, and of the text's end."""
+    """Return the offset of each line, and of the text's end."""
     return [begin, *(match.end() for match in _NEWLINE.finditer(text, begin)), len(text)]

@@ -1,4 +1,4 @@
-"""Markdown tables within a text: cut between rows, each part with the names of the columns."""
+"""Splits Markdown tables between rows, and repeats their head in each part."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _RULE = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t
 
 
 class Part(NamedTuple):
-    """Some lines of a text: a table with its head, or, without a head, anything else."""
+    """Some lines of a text: a table with its head, or anything else, which has no head."""
 
     head: str
     body: str
 
 
 def parts(text: str) -> Iterator[Part]:
-    """A text's tables, and what stands between them, in their order; together they are the text."""
+    """Yield a text's tables, and what is between them, in order; joined, they are the text."""
     start = place = 0
     while (bar := text.find("|", place)) >= 0:
         threads.give_way()
@@ -43,7 +43,7 @@ def parts(text: str) -> Iterator[Part]:
 
 
 def _line_end(text: str, place: int) -> int:
-    return text.find("\n", place) + 1 or len(text)  # `splitlines` would cut rows at other characters, too
+    return text.find("\n", place) + 1 or len(text)  # `splitlines` would also split at other characters
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _is_rule(line: str) -> bool:
 
 
 def split(part: Part, size: int, split_text: Callable[[str, int], list[str]], before: str = "") -> list[str]:
-    """A table in pieces of at most `size` tokens, each with its head; `split_text` cuts a row that is too long.
+    """Split a table into pieces of at most `size` tokens, each with its head; `split_text` splits a row that is too long.
 
     The first piece begins with the text `before`. A head that leaves little room for rows is not repeated.
     """

@@ -1,4 +1,4 @@
-"""How long a text is, in tokens of LlamaIndex's tokenizer (tiktoken's cl100k)."""
+"""Counts a text's tokens by LlamaIndex's tokenizer (tiktoken's cl100k)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from .. import llamaindex_import, threads
 from .windows import PART_CHARACTERS, windows
 
 REMEMBERED_LENGTH = 64
-"""Characters of words that are remembered: of longer ones, many would take much memory."""
+"""Most characters of a word whose count is remembered; many longer ones would take much memory."""
 
 REMEMBERED = 2**16  # words
 
 
 def tokens_of(text: str) -> range:
-    """A list as long as the text has tokens: LlamaIndex's splitter takes this for a tokenizer, and only counts."""
+    """Return a range as long as the text has tokens. LlamaIndex's splitter uses this as a tokenizer, and only counts."""
     threads.give_way()
     return range(sum(map(_count, windows(text))) if len(text) > PART_CHARACTERS else _count(text))
 
 
 def _count(text: str) -> int:
-    """A token may begin with a space, but none goes on behind it, so that a text is the sum of its words.
+    """Count a text's tokens as the sum of its words', of which most have been counted before.
 
-    Most words have been counted before. Only where several spaces come together the text is counted as a whole.
+    That is exact, because a token may begin with a space but not contain one further on. A text with several spaces in a
+    row is counted as a whole.
     """
     count = math.inf
     if "  " not in text and _by_words():
@@ -34,7 +35,7 @@ def _count(text: str) -> int:
 
 
 class _Words(dict[str, float]):
-    """Tokens of a word and the space before it; infinity if that space, or the next, may be part of a longer gap."""
+    """Token counts of words, each with the space before it; infinity if a space beside it may belong to a longer gap."""
 
     def __init__(self, space: str) -> None:
         self._space = space
@@ -55,7 +56,7 @@ _firsts, _others = _Words(""), _Words(" ")
 
 @lru_cache(maxsize=1)
 def _by_words() -> bool:
-    """Whether it is so: an application may have set LlamaIndex another tokenizer, with marks at a text's ends."""
+    """Return whether the tokenizer counts word by word; an application may have set LlamaIndex to a different one."""
     whole, first, second = (len(_tokenizer()(text)) for text in ("one two", "one", " two"))
     return whole == first + second
 

@@ -1,4 +1,4 @@
-"""Long texts in parts: a library that works on a whole text holds the interpreter's lock for all of it."""
+"""Divides long texts into parts, because libraries hold the interpreter's lock while they work on a text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 PART_CHARACTERS = 2**15
-"""Characters of a part; most texts are one."""
+"""Characters of a part; most texts have one part."""
 
 NEAR = 2**10
 
@@ -15,7 +15,7 @@ _BETWEEN = re.compile(r"(?<=\S)(?= \S)|(?<=\n)(?=\S)")
 
 
 def windows(text: str, most: int = PART_CHARACTERS) -> Iterator[str]:
-    """The text in parts, cut between words or lines if there are any near."""
+    """Yield the text in parts, divided between words or lines if there are any nearby."""
     start = 0
     while len(text) - start > most:
         place = start + most

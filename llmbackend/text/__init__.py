@@ -1,1 +1,1 @@
-"""What is done with any text: its words and sentences, and making it harmless in prompts and replies."""
+"""Functions for any text: its words and sentences, and making it harmless in prompts and replies."""

@@ -1,5 +1,5 @@
-"""Putting untrusted text into a prompt as data: it can neither close nor imitate the tags around it, nor a chat
-template's special tokens, which servers and llama.cpp would obey even inside a message's text.
+"""Puts untrusted text into a prompt as data: it can neither close nor imitate the tags around it, nor the special tokens
+of a chat template, which servers and llama.cpp obey even inside a message's text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOKEN = (
 _STRUCTURE = re.compile(f"{_TAG}|{_TOKEN}")
 _ODD = re.compile(r"[^\t\n\r -~]")
 
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters that do not show
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # invisible letters
 
 # Lookalikes that NFKC does not fold.
 _LIKE = str.maketrans(
@@ -39,13 +39,13 @@ _LIKE = str.maketrans(
 
 
 def delimited(tag: str, text: str, **attributes: object) -> str:
-    """The text between `<tag …>` and `</tag>`, as data."""
+    """Return the text as data between `<tag …>` and `</tag>`."""
     told = "".join(f' {name}="{value}"' for name, value in attributes.items())
     return f"<{tag}{told}>\n{as_data(text)}\n</{tag}>"
 
 
 def as_data(text: str) -> str:
-    """The text with the first character of whatever looks like structure escaped: `<|im_end|>` is `&lt;|im_end|>`."""
+    """Escape the first character of whatever looks like a tag or a special token: `<|im_end|>` becomes `&lt;|im_end|>`."""
     shape, places = _shape(text)
     escaped: list[str] = []
     done = 0
@@ -59,7 +59,7 @@ def as_data(text: str) -> str:
 
 
 def _shape(text: str) -> tuple[str, range | list[int]]:
-    """The text as a reader sees it, in plain lower-case letters, and each letter's position in the original.
+    """Return the text as a reader sees it, in plain lower-case letters, and each letter's position in the original.
 
     Invisible characters are dropped; full-width, small and lookalike ones are folded.
     """

@@ -1,5 +1,5 @@
-"""Texts as they are searched: without line-end hyphens, ligatures and invisible characters. Stored and quoted texts
-keep them.
+"""Prepares texts for search: removes hyphens at line ends, ligatures and invisible characters, which stored and quoted
+texts keep.
 """
 
 from __future__ import annotations
@@ -7,10 +7,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# A hyphen at a line's end, which may be soft (U+00AD) or a real one, as in "well-known".
+# A hyphen at a line's end, which may be a soft one (U+00AD) or part of the word, as in "well-known".
 _AT_LINE_END = re.compile(r"(?<=[^\W\d_])(\u00ad|[-\u2010])\r?\n[ \t]*(?=([^\W\d_]))")
 _BROKEN = re.compile(r"([^\W\d_]+)[-\u2010]\r?\n[ \t]*([^\W\d_]+)")
-# Soft hyphens, and marks of no width; not those that join and part letters in Persian and Indian scripts.
+# Soft hyphens and marks without width, except those that join and separate letters in Persian and Indian scripts.
 _UNSEEN = "\u00ad\u200b\u2060\ufeff\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _LIGATURES = "\ufb00-\ufb06"
 # Raised, lowered and circled digits and fractions, which would become part of the number before.
@@ -20,12 +20,12 @@ _REPLACED = re.compile(f"(?P<unseen>[{_UNSEEN}])|(?P<ligature>[{_LIGATURES}])|(?
 
 
 def legible(text: str) -> str:
-    """A text with its words whole: soft hyphens and hyphens at line ends are removed."""
+    """Join a text's divided words: remove soft hyphens, and hyphens at line ends."""
     return _without_odd(_AT_LINE_END.sub(_joined, text) if _has_broken(text) else text)
 
 
 def with_parts(text: str) -> str:
-    """The same for a search by words, with the parts of words that a real hyphen divided."""
+    """Do the same for a search by words, and append the parts of words that were divided: the hyphen may be part of them."""
     if not _has_broken(text):
         return _without_odd(text)
     return " ".join([legible(text), *(part for parts in _BROKEN.findall(text) for part in parts)])
@@ -42,7 +42,7 @@ def _has_broken(text: str) -> bool:
 
 
 def _joined(found: re.Match[str]) -> str:
-    # Before a capital letter the hyphen belongs to the word: E-Mail, Anglo-American.
+    # Before a capital letter, the hyphen belongs to the word: E-Mail, Anglo-American.
     return "-" if found[2].isupper() and found[1] != "\u00ad" else ""
 
 

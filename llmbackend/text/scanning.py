@@ -1,4 +1,4 @@
-"""Long texts are scanned part by part: a regular expression holds the interpreter's lock from one match to the next."""
+"""Scans long texts part by part, because a regular expression holds the interpreter's lock until its next match."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PART = 2**16
 """Characters that are scanned at a time, in a few milliseconds."""
 
 AHEAD = 2**11
-"""Characters of the longest match, and of what it looks at behind it."""
+"""Most characters of a match and its lookahead."""
 
 _WORD = re.compile(r"\S")
 _SPACE = re.compile(r"\s")
@@ -18,7 +18,7 @@ _SPACE = re.compile(r"\s")
 def matches(
     pattern: re.Pattern[str], text: str, begin: int = 0, end: int | None = None
 ) -> Iterator[re.Match[str]]:
-    """As `pattern.finditer(text, begin, end)`, for matches that are short, or white space."""
+    """Do the same as `pattern.finditer(text, begin, end)`, for patterns whose matches are short or white space."""
     end = len(text) if end is None else end
     while begin < end:
         word = _WORD.search(text, min(begin + PART, end), end)
@@ -33,7 +33,7 @@ def matches(
 
 
 def lines(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """As `pattern.finditer(text)`, for a pattern of whole lines."""
+    """Do the same as `pattern.finditer(text)`, for patterns that match whole lines."""
     begin = 0
     while begin < len(text):
         last = text.rfind("\n", begin, begin + PART) + 1 or begin
@@ -45,7 +45,7 @@ def lines(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
 
 
 def parts(text: str) -> Iterator[str]:
-    """The text in parts, cut behind white space; a longer word is whole."""
+    """Yield the text in parts, divided after white space; a long word stays whole."""
     begin = 0
     while begin < len(text):
         space = _SPACE.search(text, begin + PART)
@@ -55,7 +55,7 @@ def parts(text: str) -> Iterator[str]:
 
 
 def single_spaced(text: str) -> str:
-    """As `" ".join(text.split())`."""
+    """Return `" ".join(text.split())`."""
     if len(text) <= PART:
         return " ".join(text.split())
     return " ".join(filter(None, (" ".join(part.split()) for part in parts(text))))

@@ -1,4 +1,4 @@
-"""Sentences and word stems of a text."""
+"""Finds the sentences and word stems of a text."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from itertools import pairwise
 from . import scanning
 from .words import is_run, pairs, plain, words
 
-# After a full stop (not of J. Smith, Dr. Smith, e.g.), at an empty line, and before a line that begins a list item, heading, table row or directive;
-# not at every line end, which in wrapped prose means nothing.
+# A sentence ends after a full stop (but not in J. Smith, Dr. Smith, e.g.), at an empty line, and before a list item,
+# heading, table row or directive; not at every line end, which means nothing in wrapped prose.
 _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)(?<![\s.(][A-Za-z]\.)(?<!\b[MDSN][rst]\.)(?<!\bMrs\.)\s+|(?<=[。！？])\s*"
-    # White space is looked at from its beginning only: else from each of its places to its end.
+    # White space is matched from its beginning only, else each of its characters would be tried.
     r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )
-# Lines that are apart, whatever is above and below them: headings, rules and rows of tables, as in Markdown.
+# Lines that stand alone, whatever is above and below them: Markdown's headings, rules and table rows.
 _BLOCK_LINE = re.compile(
     r"^[ \t]*(#{1,6}(?:[ \t][^\r\n]*)?|\|[^\r\n]*\||([=\-~^\"*+_])\2{2,})[ \t\r]*$", re.MULTILINE
 )
@@ -30,7 +30,7 @@ _COMMON = frozenset((
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Where each sentence or line begins and ends in the text. A heading is one of its own."""
+    """Return start and end of each sentence or line in the text. A heading is a sentence by itself."""
     spans: list[tuple[int, int]] = []
     begin = 0
     for line in scanning.lines(_BLOCK_LINE, text):
@@ -41,7 +41,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
 
 
 def is_heading(said: str) -> bool:
-    """Whether a sentence, or the line that it begins, is a heading of Markdown."""
+    """Return whether a sentence, or the line that it begins with, is a Markdown heading."""
     return _HEADING.match(said) is not None
 
 
@@ -57,9 +57,9 @@ def _of_prose(text: str, begin: int, end: int) -> list[tuple[int, int]]:
 
 
 def stems(text: str) -> set[str]:
-    """Words cut to six letters, so that 'resetting' and 'reset' are near enough; common ones left out.
+    """Return a text's words, cut to six letters and without common ones, so that 'resets' and 'reset' are alike.
 
-    Of scripts without spaces, each two letters.
+    In scripts without spaces, return each two neighbouring letters.
     """
     found: set[str] = set()
     for word in words(text):

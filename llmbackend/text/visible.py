@@ -1,8 +1,8 @@
-"""Text as it can be shown: without characters that a terminal or a page would act on."""
+"""Makes text safe to show: removes characters that a terminal or a page would act on."""
 
 from __future__ import annotations
 
-# Control characters, with which escape sequences begin, and marks that change the direction of text.
+# Control characters, which begin escape sequences, and marks that change the direction of text.
 _UNSHOWN = {
     code: None
     for code in (

@@ -1,8 +1,8 @@
-"""Texts as words: what somebody types must meet what somebody else wrote.
+"""Splits texts into words, so that what one person types matches what another wrote.
 
-A word is a run of letters, digits and the marks on them, without regard to case, in Unicode's compatible form (NFKC).
-What is written in one, with signs or capitals inside, is found by its parts and as a whole: `e-mail`, `parse_json2`,
-`XMLHttpRequest`, `node.js`, `E-4711`, `1,000`. Text of scripts without spaces stays in one run; `pairs` cuts it up.
+A word is a run of letters, digits and their marks, without case, in Unicode's compatible form (NFKC). A run with signs or
+capitals inside is found by its parts and as a whole: `e-mail`, `parse_json2`, `XMLHttpRequest`, `node.js`, `E-4711`,
+`1,000`. Text in scripts without spaces stays in one run, which `pairs` splits.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from itertools import chain, pairwise
 import regex
 
 REMEMBERED_LENGTH = 64
-"""Characters of a piece between spaces whose words are remembered: longer ones seldom come again."""
+"""Most characters of a piece between spaces whose words are remembered: longer pieces seldom recur."""
 
 PIECES_REMEMBERED = 2**16
-"""Pieces that are remembered at a time: some 20 MB."""
+"""Most pieces that are remembered, in some 20 MB."""
 
 LONGEST_WHOLE = 40
-"""Characters of something written in one that is found as a whole: a long URL is found by its parts."""
+"""Most characters of a run with signs that is found as a whole; a long URL is found by its parts only."""
 
-# Scripts that run on without spaces: Thai and Lao, Burmese, Khmer, kana (without their middle dot), Han, Hangul.
+# Scripts without spaces between words: Thai and Lao, Burmese, Khmer, kana (without their middle dot), Han, Hangul.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
     "\ua9e0-\ua9fe\uaa60-\uaa7f\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
@@ -42,7 +42,7 @@ _RUN = regex.compile(
 _ASCII_RUN = re.compile(
     r"(?:(?<![^\s(\[{<\"'`])([.@#])(?=[A-Za-z]))?([A-Za-z0-9]+(?:[-_.:,+#'&\"/@][A-Za-z0-9]+)*)(\+\+|[#+](?![A-Za-z0-9]))?"
 )
-# Most pieces are a word that needs nothing of this, or a number.
+# Most pieces are a plain word or a number, which need none of this.
 _SIMPLE = re.compile(
     r"[(\[\"'„“‚‘»«*]*+([A-ZÀ-ÖØ-öø-ÿ]?[a-zß-öø-ÿ]+|[\u0400-\u042f]?[\u0430-\u045f]+|[0-9]+|[A-Z]+)(?:['’]s)?[)\]\"'“”’«».,;:!?…*]*+"
 )
@@ -89,7 +89,7 @@ _CLUSTER = regex.compile("\\X(?:(?<=[\u17d2\u1039])\\X)*")
 
 
 def words(text: str) -> list[str]:
-    """A text's words, in their order."""
+    """Return a text's words in order."""
     found = [*chain.from_iterable(map(_pieces.__getitem__, text.split()))]
     if not _THREE_DIGITS.isdisjoint(found):
         found += (_number("".join(one[0].split())) for one in _SPACED_THOUSANDS.finditer(text))
@@ -97,7 +97,7 @@ def words(text: str) -> list[str]:
 
 
 class _Pieces(dict[str, tuple[str, ...]]):
-    """The words of each piece between two spaces that was met before: most come again and again."""
+    """Remembers the words of pieces between spaces, most of which recur."""
 
     def __missing__(self, piece: str) -> tuple[str, ...]:
         found = tuple(_words(piece))
@@ -112,11 +112,11 @@ _pieces = _Pieces()
 
 
 WRITTEN = regex.compile(r"[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.'-]*[\p{L}\p{M}\p{N}_])?")
-"""A word as it is written, with signs inside: e-mail, 1.5."""
+"""Matches a word as it is written, with signs inside: e-mail, 1.5."""
 
 
 def is_run(word: str) -> bool:
-    """Whether it is a run of words without spaces between."""
+    """Return whether a word is a run in a script without spaces."""
     return word[0] >= "\u0e00" and _UNSPACED_LETTER.match(word) is not None
 
 
@@ -124,7 +124,7 @@ _UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
 
 
 def letters(run: str) -> list[str]:
-    """Of a script without spaces, the letters with their marks."""
+    """Return the letters of a run in a script without spaces, each with its marks."""
     return list(run) if _MARKED.search(run) is None else _CLUSTER.findall(run)
 
 
@@ -132,13 +132,13 @@ _MARKED = regex.compile(r"\p{M}")
 
 
 def pairs(run: str) -> list[str]:
-    """Each two neighbouring letters of a run, with their marks: words of most such scripts have about that length."""
+    """Return each two neighbouring letters of a run, with their marks; words of such scripts have about that length."""
     return list(map("".join, pairwise(letters(run))))
 
 
 @lru_cache(maxsize=2**14)
 def plain(word: str) -> str:
-    """The word as it is typed by those who leave accents out: itself, if it has none."""
+    """Return a word without accents, as many people type it."""
     if word.isascii() or not _ACCENTED.search(word):
         return word
     without: str = _MARKS.sub("", unicodedata.normalize("NFD", word))
@@ -146,11 +146,11 @@ def plain(word: str) -> str:
 
 
 def _words(piece: str) -> Sequence[str]:
-    """The words of what stands between two spaces."""
+    """Return the words of a piece between two spaces."""
     if simple := _SIMPLE.fullmatch(piece):
         return (simple[1].casefold(),)
     found: list[str] = []
-    # What finds them in ASCII finds the same, several times as fast.
+    # For ASCII, this finds the same words several times as fast.
     runs = _ASCII_RUN.finditer(piece) if piece.isascii() else _RUN.finditer(_compatible(piece))
     for match in runs:
         before, run, behind, *others = match.groups()
@@ -164,7 +164,7 @@ def _words(piece: str) -> Sequence[str]:
 
 
 def _compatible(piece: str) -> str:
-    """The piece with the characters that Unicode, or usage, takes for the same."""
+    """Replace characters by those that Unicode or usage considers the same."""
     piece = unicodedata.normalize("NFKC", _RAISED.sub("^", piece))
     piece = _UNSEEN.sub("", _NON_JOINER.sub("-", piece))
     piece = _DIGITS.sub(lambda digit: str(unicodedata.decimal(digit[0])), piece)
@@ -173,14 +173,14 @@ def _compatible(piece: str) -> str:
 
 
 def _written_in_one(run: str, before: str | None, behind: str | None) -> list[str]:
-    """The words of a run, then what of it is a word, too: numbers, the whole, and the whole with its sign."""
+    """Return the words of a run, then what else it is found by: numbers, the whole, and the whole with its sign."""
     if run[-2:-1] in _APOSTROPHES and run[-1] in "sS":
         run = run[:-2]  # a possessive
     parts = _SIGNS.split(run)
     found = [word for part in parts for word in _parts(part)]
     if behind:
         if len(parts[-1]) == 1:
-            found.pop()  # who asks for C does not mean C++
+            found.pop()  # a search for C must not find C++
         found.append(_caseless(parts[-1]) + behind)
     wholes: list[str] = []
     if len(parts) > 1:
@@ -198,7 +198,7 @@ def _written_in_one(run: str, before: str | None, behind: str | None) -> list[st
 
 @lru_cache(maxsize=2**14)
 def _parts(part: str) -> Sequence[str]:
-    """A run without signs, and its parts if it has letters and digits, or capitals inside."""
+    """Return a run without signs, and its parts if it has letters and digits, or capitals inside."""
     whole = _caseless(part)
     if part[1:] == whole[1:]:  # no capitals inside
         return (whole,) if part.isalpha() or part.isdecimal() else (whole, *_letters_and_digits(whole))
@@ -213,20 +213,20 @@ def _parts(part: str) -> Sequence[str]:
 
 
 def _letters_and_digits(part: str) -> Sequence[str]:
-    """`json` and `2` of json2, nothing of what has more than two of them."""
+    """Return `json` and `2` for json2; nothing for a run with more than two such parts."""
     two = _TWO.fullmatch(part)
     return list(filter(None, two.groups())) if two else ()
 
 
 def _whole(run: str) -> str:
-    """Without its signs, but for the points of numbers: E-4711 is E4711, and 1.5 is not 15."""
+    """Remove the signs of a run, except the points of numbers: E-4711 becomes E4711, but 1.5 does not become 15."""
     if _NUMBERED.search(run):
         run = _POINT.sub("\0", _without_thousands(run))
     return _caseless(_SIGNS.sub("", run).replace("\0", "."))
 
 
 def _number(written: str) -> str:
-    """1,000 and 1.000 and 1'000 as 1000; 1,5 as 1.5."""
+    """Return a number in plain form: 1,000, 1.000 and 1'000 become 1000, and 1,5 becomes 1.5."""
     return _POINT.sub(".", _without_thousands(written))
 
 

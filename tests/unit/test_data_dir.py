@@ -124,7 +124,7 @@ def test_a_database_that_cannot_be_used_is_told(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "state.db").write_text("This is no database, and longer than its header would be." * 20)
     with pytest.raises(BackendError, match=r"state\.db .* move it away"):
         LocalTransport(Settings(data_dir=tmp_path))
-    with pytest.raises(BackendError, match=r"nowhere.* may be read and written to"):
+    with pytest.raises(BackendError, match=r"nowhere.* may read and write it"):
         LocalTransport(Settings(data_dir=tmp_path, database_url=f"sqlite:///{tmp_path}/nowhere/state.db"))
     monkeypatch.setattr("llmbackend.storage.database.BUSY", 100)
     with closing(sqlite3.connect(tmp_path / "busy.db")) as other:
