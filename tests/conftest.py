@@ -21,7 +21,7 @@ from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
 from llmbackend.tracing import Trace, tracing
-from tests import other_python, waiting
+from tests import other_python, waiting, warm
 from tests.server import KEY, PLUGIN, serving
 
 # Nothing of the developer's own set-up may leak into the tests: no upstream, no server, no key.
@@ -33,9 +33,15 @@ for name in set(Settings.model_fields) | {"llm_backend_url", "llm_backend_api_ke
 # What is read ahead depends on the time there was; tests/unit/test_ahead.py has it read.
 os.environ["LLMBACKEND_READ_AHEAD_CHUNKS"] = "0"
 
+# Without bytecode, each of hundreds of processes would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 sys.path.append(str(PLUGIN))
 
 MODELS = load().models_path.absolute()
+LONGEST = {"test_backup", "test_kill", "test_kill_reindex", "test_kill_writing", "test_shared_collections"}
+"""Files that take more than a minute."""
 
 
 def _only_loopback(event: str, args: tuple[Any, ...]) -> None:
@@ -51,13 +57,23 @@ def _only_loopback(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_only_loopback)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
+        warm.share()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "SDK_PYTHON" in os.environ:
         left_out = [item for item in items if item.name.startswith(tuple(other_python.LEFT_OUT))]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     """What takes longest comes first: several processes run a file each, and none has long to go in the end."""
-    items.sort(key=lambda item: item.path.parent.name not in ("faults", "shared"))
+    items.sort(
+        key=lambda item: (
+            item.path.stem not in LONGEST,
+            item.path.parent.name not in ("faults", "shared"),
+        )
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
-
-_EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
 # What Open Responses requires of the response object; the others may be left out.
 STRINGS = {"id", "model", "status", "truncation", "service_tier"}
@@ -186,6 +185,11 @@ _PART_OF: dict[str, tuple[tuple[str, ...], str]] = {
 """Events of a part: what it may have come to before, and what it comes to by them."""
 
 
+@cache
+def _events() -> TypeAdapter[Any]:
+    return TypeAdapter(ResponseStreamEvent)
+
+
 def check_all(events: list[dict[str, Any]]) -> dict[str, Any]:
     """The last response of a stream, if all of its events are as both want them, and fit together."""
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
@@ -197,7 +201,7 @@ def check_all(events: list[dict[str, Any]]) -> dict[str, Any]:
     parts: dict[tuple[int, int], str] = {}
     for event in events:
         kind = event["type"]
-        _EVENTS.validate_python(event)
+        _events().validate_python(event)
         if kind in ABOUT:
             ended = check(event["response"])
             continue

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -29,6 +30,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+_ADDRESS = "TESTS_WARM_PROCESS"
 _MESSAGE = 2**17
 _NUMBER = struct.Struct("i")
 _starting = threading.Lock()
@@ -46,7 +48,7 @@ class Warm:
         self._status, status_end = os.pipe()
         order = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd), "namespaces": namespaces}
         with _starting:
-            socket.send_fds(_parent(), [json.dumps(order).encode()], [out_end, said_end, status_end])
+            socket.send_fds(_orders(), [json.dumps(order).encode()], [out_end, said_end, status_end])
         for end in (out_end, said_end, status_end):
             os.close(end)
         self.stdout = open(out)  # noqa: SIM115
@@ -90,16 +92,29 @@ class Warm:
         return said[0].result(), said[1].result()
 
 
+def share() -> None:
+    """Have the processes that this one starts, as xdist's are, use one with it: what it imports takes seconds."""
+    os.environ[_ADDRESS] = _start()
+
+
+def _start() -> str:
+    """Where a process, that all are forked from, takes orders; it ends when this one does."""
+    address = f"llmbackend-tests-{uuid.uuid4()}"
+    ended, _ = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as orders:
+        orders.bind(f"\0{address}")
+        ends = [orders.fileno(), ended]
+        environment = {**os.environ, "PYTHONPATH": ""}
+        subprocess.Popen([sys.executable, __file__, *map(str, ends)], pass_fds=ends, env=environment)
+    os.close(ended)
+    return address
+
+
 @cache
-def _parent() -> socket.socket:
-    """Where the process that all are forked from takes orders; it ends when this one does."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {**os.environ, "PYTHONPATH": ""}
-    subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env=environment
-    )
-    theirs.close()
-    return ours
+def _orders() -> socket.socket:
+    orders = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    orders.connect(f"\0{os.environ.get(_ADDRESS) or _start()}")
+    return orders
 
 
 # There
@@ -110,6 +125,7 @@ _LAZY = ("anyio._backends._asyncio", "qdrant_edge", "safetensors.numpy", "Stemme
 """What those import once it is needed."""
 
 
+@cache
 def _import_all() -> None:
     for name in (*(f"llmbackend.{part}" for part in _PARTS), *_LAZY):
         import_module(name)
@@ -118,19 +134,20 @@ def _import_all() -> None:
     gc.freeze()  # else each process collects all of that at its end, a second's work, most of it copies of pages
 
 
-def _take_orders(orders: socket.socket) -> None:
+def _take_orders(orders: socket.socket, ended: int) -> None:
     """Returns in each of the processes that are asked for, once it is set up; else ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of those that wait for them
-    while True:
+    while orders in select.select([orders, ended], [], [])[0]:
+        _import_all()
         message, ends, _, _ = socket.recv_fds(orders, _MESSAGE, 3)
-        if not message:
-            sys.exit()
         if os.fork() == 0:
             orders.close()
+            os.close(ended)
             _fork(json.loads(message), *ends)
             return
         for end in ends:
             os.close(end)
+    sys.exit()
 
 
 def _fork(order: dict, out: int, said: int, status: int) -> None:
@@ -206,6 +223,5 @@ def _run_arguments() -> None:
 
 
 if __name__ == "__main__":
-    _import_all()
-    _take_orders(socket.socket(fileno=int(sys.argv[1])))
+    _take_orders(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
     _run()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -42,9 +43,16 @@ def _held(work: Callable[[], object]) -> float:
 
 
 MANY = [{"type": "text", "text": "a"}] * 1000
-CHAT = schemas.ChatRequest.model_validate({"messages": [{"role": "user", "content": MANY}] * 200})
 ANSWER = {"type": "response.created", "response": {"tools": [{"name": "f", "x": [{}] * 50}] * 20_000}}
-FILE = "AAAA" * (30 * BASE64_PIECE // 4)
+
+
+@cache
+def _chat() -> schemas.ChatRequest:
+    return schemas.ChatRequest.model_validate({"messages": [{"role": "user", "content": MANY}] * 200})
+
+
+def _file() -> dict[str, str]:
+    return {"name": "a.txt", "content": "AAAA" * (30 * BASE64_PIECE // 4)}
 
 
 @pytest.mark.parametrize(
@@ -54,23 +62,22 @@ FILE = "AAAA" * (30 * BASE64_PIECE // 4)
         lambda: list(tables.parts("a|b\n" + "-|-" * 1_000_000)),
         lambda: tables.split(tables.Part("a|\n-|\n", "|\n" * 300_000), 256, lambda text, size: [text]),
         lambda: list(sentence_splitter._items("\n" * 8_000_000)),
-        lambda: CHAT.wire(),
+        lambda: _chat().wire(),
         lambda: json_writing.text(ANSWER),
         lambda: sse.named_event(ANSWER),
-        lambda: schemas.RagIngestFilesRequest.model_validate(
-            {"collection": "c", "files": [{"name": "a.txt", "content": FILE}]}
-        ),
+        lambda: schemas.RagIngestFilesRequest.model_validate({"collection": "c", "files": [_file()]}),
     ],
     ids=["lines", "a long row", "rows", "items", "parts", "JSON", "an event", "a file"],
 )
 def test_other_threads_get_their_turn(work: Callable[[], object]) -> None:
+    _chat()  # what is measured is not how it is made
     assert _held(work) < HELD
 
 
 def test_many_parts_are_no_work_of_the_event_loop() -> None:
     async def gap() -> float:
         longest, last = 0.0, time.process_time()
-        writing = asyncio.ensure_future(chatting._wire(CHAT))
+        writing = asyncio.ensure_future(chatting._wire(_chat()))
         while not writing.done():
             await asyncio.sleep(0)
             longest = max(longest, (now := time.process_time()) - last)
