@@ -277,8 +277,7 @@ class Backend:
         return await pages.documents(await self._collection(request.collection), request)
 
     async def list_chunks(self, request: schemas.ListChunksRequest) -> schemas.ChunkList:
-        """List a collection's chunks, a page at a time: all, those of some documents, or those that match
-        filters.
+        """List a collection's chunks by page: all, those of some documents, or those that filters match.
 
         Refused: a cursor that is not from an earlier page; invalid or too many filters.
         """
@@ -427,8 +426,7 @@ class Backend:
     # Keys, and what projects share
 
     async def share_collection(self, request: schemas.ShareRequest) -> schemas.Share:
-        """Share a collection with another project, to read it, or to read and write it; replaces an earlier
-        share.
+        """Share a collection with another project, to read or to write it; replaces an earlier share.
 
         Refused: the collection's own project.
         """
@@ -453,8 +451,10 @@ class Backend:
         return await self.parts.keys.create(_caller(), request)
 
     async def list_keys(self, request: schemas.ListKeysRequest) -> schemas.KeyList:
-        """List the API keys of the caller's project, or, for the administrator, of all projects; without the
-        keys themselves."""
+        """List the API keys of the caller's project, without the keys themselves.
+
+        The administrator gets those of all projects, or of one.
+        """
         return await self.parts.keys.listed(_caller(), request.project)
 
     async def rotate_key(self, request: schemas.RotateKeyRequest) -> schemas.CreatedKey:
