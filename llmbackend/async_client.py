@@ -847,11 +847,11 @@ class AsyncLLMBackendClient:
         are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
         the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row; `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
-        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or without an id
-        where a column has it, are in `failed`. `metadata={…}` is added to every document. For files, use
-        `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values; a column
-        of metadata with only plain numbers (42, -1.5; no leading zeros, no thousands) in the first 1,000 rows is
-        numbers, and all other values are text. To decide otherwise, give a DataFrame, as by
+        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or with an empty cell
+        in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
+        `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values. A metadata
+        column is read as numbers if its first 1,000 rows have only plain numbers (42, -1.5; no leading zeros, no thousands
+        separators), and else as text. To choose types yourself, give a DataFrame:
         `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
@@ -862,9 +862,9 @@ class AsyncLLMBackendClient:
         documents that are not given. `chunk_size` and `chunk_overlap` (tokens) are fixed when the collection is created.
 
         Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first four
-        count documents, `chunks` the chunks written, `tokens` what the embedding model read for them (None if its server
-        does not say). With `plan=True` nothing is written: the report says what would be, with the number of `documents`,
-        and `tokens` and `seconds` estimated from a sample.
+        count documents; `chunks` is the number of chunks written, and `tokens` what the embedding model read for them (None
+        if its server does not report it). With `plan=True` nothing is written: the report says what would be, with the
+        number of `documents`, and `tokens` and `seconds` estimated from a sample.
 
         `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents done and in all,
         the first unfinished stage, and each stage's own `{done, total}`: parse (of files) and chunk in documents, embed
@@ -927,12 +927,12 @@ class AsyncLLMBackendClient:
     ) -> IngestReport:
         """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb, eml, and any text.
 
-        A file whose name ends otherwise (`.py`, `.log`, `.yaml`) is read as text if its content is text, or else in `failed`.
+        Any other file (`.py`, `.log`, `.yaml`) is read if its content is text, and else listed in `failed`.
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
         machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
         file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
-        slides have `page` in their metadata, those below headings have `headings`, and `sections` for short ones joined; a filter on
-        `headings` finds both.
+        slides have `page` in their metadata, and those below headings have `headings`. If short sections were joined into one
+        passage, their titles are in `sections`; a filter on `headings` finds these, too.
 
         Returns a report as `rag_ingest` does. A file that cannot be read is listed in `failed` with the reason, and the
         others are still ingested. `warnings` (`[{id, warning}]`) say what was replaced or left out of a file. Attachments of a
@@ -1041,12 +1041,12 @@ class AsyncLLMBackendClient:
         (usually 0 to 1). `rerank` is True or a model's name: the reranker orders the 50 best. `min_score` drops hits
         that score lower, on the same scale.
 
-        `vector`, from the collection's embedding model, is searched for instead of the query's own vector; without a
-        query, by cosine alone.
+        A `vector`, made by the collection's embedding model, replaces the query's own. Without a query, the search is by
+        cosine alone.
 
         `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
-        (llmbackend.plugins): one that finds the passages, and others that reorder or drop some of the 50 best, in turn. A
-        part that fails or takes too long raises BackendError or BackendTimeout, which names it.
+        (llmbackend.plugins): a retriever finds the passages, and each postprocessor in turn reorders the 50 best or drops
+        some of them. If a part fails or takes too long, a BackendError or BackendTimeout names it.
 
         Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by a model other than the one in use),
         BackendError (also if no reranker is set).
@@ -1352,8 +1352,8 @@ class AsyncLLMBackendClient:
     async def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
-        They come in the order of their ids; which ones are the first `limit` is not determined. A document replaced while
-        they are listed appears once.
+        They are sorted by id, but which documents are the first `limit` is not defined. A document that is replaced meanwhile
+        appears once.
         """
         found = await self._paged("list_documents", "documents", limit, key="id", collection=collection)
         return Records(map(DocumentInfo, sorted(found, key=lambda document: document["id"])))
@@ -1711,14 +1711,14 @@ class AsyncLLMBackendClient:
     async def delete_job(self, job_id: str) -> Record:
         """Delete a job that has ended, with its params and result; returns `{deleted}`.
 
-        Raises NotFound, and Conflict for one that waits or is at work: cancel it first.
+        Raises NotFound, Conflict (the job is queued or running: cancel it first).
         """
         return await self._call("delete_job", job_id=job_id)
 
     async def retry_job(self, job_id: str) -> Job:
         """Resume a failed or cancelled job from its last checkpoint; returns it.
 
-        Raises NotFound, Conflict (it neither failed nor was cancelled, or a job that it depends on was).
+        Raises NotFound, Conflict (it has neither failed nor been cancelled, or a job that it depends on has).
         """
         return await self._with_rows(await self._call("retry_job", job_id=job_id))
 
@@ -1828,7 +1828,10 @@ class AsyncLLMBackendClient:
         return Job(await self._call("approve", run_id=run_id))
 
     async def reject(self, run_id: str, *, why: str = "") -> Job:
-        """Reject the tool calls that a run waits for; it is told `why` and continues without. As `approve` otherwise."""
+        """Reject the tool calls that a run waits for; the agent is told `why`, and continues without them.
+
+        Returns and raises what `approve` does.
+        """
         return Job(await self._call("reject", run_id=run_id, why=why))
 
     async def set_schedule(
@@ -2035,7 +2038,7 @@ class AsyncCollectionHandle:
         return await self._client.rag_ingest_files(paths, self.name, **options)
 
     async def search(self, query: str | None = None, **options: Any) -> Hits:
-        """The passages that match a query, or a `vector`, best; as `rag_search`."""
+        """Find the passages that match a query, or a `vector`, best, as `rag_search` does."""
         return await self._client.rag_search(query, self.name, **options)
 
     async def query(self, question: str, **options: Any) -> Any:

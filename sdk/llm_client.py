@@ -2623,11 +2623,11 @@ class LLMBackendClient:
         are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
         the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row; `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
-        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or without an id
-        where a column has it, are in `failed`. `metadata={…}` is added to every document. For files, use
-        `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values; a column
-        of metadata with only plain numbers (42, -1.5; no leading zeros, no thousands) in the first 1,000 rows is
-        numbers, and all other values are text. To decide otherwise, give a DataFrame, as by
+        row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or with an empty cell
+        in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
+        `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values. A metadata
+        column is read as numbers if its first 1,000 rows have only plain numbers (42, -1.5; no leading zeros, no thousands
+        separators), and else as text. To choose types yourself, give a DataFrame:
         `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
@@ -2638,9 +2638,9 @@ class LLMBackendClient:
         documents that are not given. `chunk_size` and `chunk_overlap` (tokens) are fixed when the collection is created.
 
         Returns `{added, updated, unchanged, deleted, failed: [{id, error}], warnings, chunks, tokens}`: the first four
-        count documents, `chunks` the chunks written, `tokens` what the embedding model read for them (None if its server
-        does not say). With `plan=True` nothing is written: the report says what would be, with the number of `documents`,
-        and `tokens` and `seconds` estimated from a sample.
+        count documents; `chunks` is the number of chunks written, and `tokens` what the embedding model read for them (None
+        if its server does not report it). With `plan=True` nothing is written: the report says what would be, with the
+        number of `documents`, and `tokens` and `seconds` estimated from a sample.
 
         `progress` is True for a bar, or a function called with `{done, total, stage, stages}`: documents done and in all,
         the first unfinished stage, and each stage's own `{done, total}`: parse (of files) and chunk in documents, embed
@@ -2703,12 +2703,12 @@ class LLMBackendClient:
     ) -> IngestReport:
         """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb, eml, and any text.
 
-        A file whose name ends otherwise (`.py`, `.log`, `.yaml`) is read as text if its content is text, or else in `failed`.
+        Any other file (`.py`, `.log`, `.yaml`) is read if its content is text, and else listed in `failed`.
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
         machine and sent; hidden files in a folder are skipped. A document's id, and its metadata field `source`, is the
         file's path relative to the given folder or the fixed part of the pattern, or else its name. Passages of PDFs and
-        slides have `page` in their metadata, those below headings have `headings`, and `sections` for short ones joined; a filter on
-        `headings` finds both.
+        slides have `page` in their metadata, and those below headings have `headings`. If short sections were joined into one
+        passage, their titles are in `sections`; a filter on `headings` finds these, too.
 
         Returns a report as `rag_ingest` does. A file that cannot be read is listed in `failed` with the reason, and the
         others are still ingested. `warnings` (`[{id, warning}]`) say what was replaced or left out of a file. Attachments of a
@@ -2814,12 +2814,12 @@ class LLMBackendClient:
         (usually 0 to 1). `rerank` is True or a model's name: the reranker orders the 50 best. `min_score` drops hits
         that score lower, on the same scale.
 
-        `vector`, from the collection's embedding model, is searched for instead of the query's own vector; without a
-        query, by cosine alone.
+        A `vector`, made by the collection's embedding model, replaces the query's own. Without a query, the search is by
+        cosine alone.
 
         `retriever` and `postprocessors` name parts that a project has registered where llmbackend runs
-        (llmbackend.plugins): one that finds the passages, and others that reorder or drop some of the 50 best, in turn. A
-        part that fails or takes too long raises BackendError or BackendTimeout, which names it.
+        (llmbackend.plugins): a retriever finds the passages, and each postprocessor in turn reorders the 50 best or drops
+        some of them. If a part fails or takes too long, a BackendError or BackendTimeout names it.
 
         Raises InvalidRequest, NotFound (no such collection), Conflict (embedded by a model other than the one in use),
         BackendError (also if no reranker is set).
@@ -3125,8 +3125,8 @@ class LLMBackendClient:
     def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
         """A collection's documents as `{id, chunks, metadata}`: all, or the first `limit`. Raises NotFound.
 
-        They come in the order of their ids; which ones are the first `limit` is not determined. A document replaced while
-        they are listed appears once.
+        They are sorted by id, but which documents are the first `limit` is not defined. A document that is replaced meanwhile
+        appears once.
         """
         found = self._paged("list_documents", "documents", limit, key="id", collection=collection)
         return Records(map(DocumentInfo, sorted(found, key=lambda document: document["id"])))
@@ -3484,14 +3484,14 @@ class LLMBackendClient:
     def delete_job(self, job_id: str) -> Record:
         """Delete a job that has ended, with its params and result; returns `{deleted}`.
 
-        Raises NotFound, and Conflict for one that waits or is at work: cancel it first.
+        Raises NotFound, Conflict (the job is queued or running: cancel it first).
         """
         return self._call("delete_job", job_id=job_id)
 
     def retry_job(self, job_id: str) -> Job:
         """Resume a failed or cancelled job from its last checkpoint; returns it.
 
-        Raises NotFound, Conflict (it neither failed nor was cancelled, or a job that it depends on was).
+        Raises NotFound, Conflict (it has neither failed nor been cancelled, or a job that it depends on has).
         """
         return self._with_rows(self._call("retry_job", job_id=job_id))
 
@@ -3603,7 +3603,10 @@ class LLMBackendClient:
         return Job(self._call("approve", run_id=run_id))
 
     def reject(self, run_id: str, *, why: str = "") -> Job:
-        """Reject the tool calls that a run waits for; it is told `why` and continues without. As `approve` otherwise."""
+        """Reject the tool calls that a run waits for; the agent is told `why`, and continues without them.
+
+        Returns and raises what `approve` does.
+        """
         return Job(self._call("reject", run_id=run_id, why=why))
 
     # Schedules
@@ -3816,7 +3819,7 @@ class CollectionHandle:
         return self._client.rag_ingest_files(paths, self.name, **options)
 
     def search(self, query: str | None = None, **options: Any) -> Hits:
-        """The passages that match a query, or a `vector`, best; as `rag_search`."""
+        """Find the passages that match a query, or a `vector`, best, as `rag_search` does."""
         return self._client.rag_search(query, self.name, **options)
 
     def query(self, question: str, **options: Any) -> Any:
@@ -4127,7 +4130,7 @@ class _Source:
         return _json_lines(self._operation, path)
 
     def _with_numbers(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The rows, after the first of them have told which columns of metadata hold only numbers."""
+        """Yield the rows, once the first of them have shown which metadata columns are numbers."""
         assert self.columns is not None
         first: list[dict[str, Any]] = []
         size = 0
@@ -4327,7 +4330,7 @@ class _Source:
         return None
 
     def _to_numbers(self, about: dict[str, Any]) -> list[str]:
-        """Turn cells of columns of numbers into numbers; returns the columns with the first one that is none."""
+        """Convert cells of number columns to numbers; return the columns in which this row has the first other cell."""
         odd = []
         for name in self._numbers & about.keys():
             if (value := _number(about[name])) is not None:
@@ -4377,8 +4380,9 @@ _Warn = Callable[[str], None]
 
 
 def _text_lines(operation: str, path: str, warn: _Warn | None = None) -> Iterator[str]:
-    """A text file's lines, read lazily. One that is not Unicode is read by what it looks like if there is somebody to
-    `warn`; else, and if it cannot be read, raises InvalidRequest.
+    """A text file's lines, read lazily. With `warn`, the encoding of a file that is not Unicode is guessed.
+
+    Raises InvalidRequest if the file cannot be read, or without `warn`, is not Unicode.
     """
     read, ascii_so_far = 0, True
     try:
@@ -4415,7 +4419,7 @@ _ENCODINGS += ["koi8_r", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 
 
 def _encoding_of(data: bytes) -> str:
-    """What some of a file that is not Unicode looks like: as files are read, Western European if in doubt."""
+    """Guess the encoding of a part of a file that is not Unicode; Western European if in doubt."""
     try:
         from charset_normalizer import from_bytes
     except ImportError:  # not every version of requests brings it along
@@ -4432,13 +4436,13 @@ def _json_lines(operation: str, path: str) -> Iterator[Any]:
 
 
 SEPARATORS = ",;\t|"
-"""What may separate the values of a .csv or .tsv file: the one that gives its header the most columns."""
+"""Separators of values in a .csv or .tsv file: the one is taken that gives the header the most columns."""
 
 MOST_COLUMNS = 2**14
-"""As many as a sheet of Excel has."""
+"""Most columns of a table, as in Excel."""
 
 LARGEST_CELL = 16 * 2**20
-"""Characters of one cell; a larger one is a quotation mark that is never closed."""
+"""Most characters of a cell; a longer one means that a quotation mark is never closed."""
 
 
 def _separated(
@@ -4669,7 +4673,7 @@ def _path_meant(item: Any) -> str | None:
 
 
 def _is_called_like_a_file(text: Any) -> bool:
-    """Whether a text is a path, a pattern or an address and nothing else, whether there is such a file or not."""
+    """Whether a text consists only of a path, a pattern or a URL, whether or not such a file exists."""
     if not isinstance(text, str) or "\n" in text or len(text) >= 1024:
         return False
     if re.match(r"https?://\S+$", text):
@@ -4682,7 +4686,7 @@ def _is_called_like_a_file(text: Any) -> bool:
 
 
 def _no_text(path: str, fix: str) -> str:
-    """What a path is that was given as a text, and what to do."""
+    """Say that a text is a file's path, and what to do."""
     if "://" in path:
         return f"the address {path!r}, and pages are not fetched: give the text"
     if not os.path.exists(path) and "*" not in path:
@@ -4691,7 +4695,7 @@ def _no_text(path: str, fix: str) -> str:
 
 
 def _tell_order(error: NotFound, collection: str, other: Any, order: str) -> None:
-    """Say in which order the arguments go, where what was given for the collection is none and has no like."""
+    """Add the order of arguments to an error if the collection does not exist and no name is similar."""
     if (
         isinstance(other, str)
         and error.details.get("collection") == collection
@@ -4705,7 +4709,7 @@ DOCUMENT_FIELDS = {"id", "text", "metadata", "chunks"}
 
 
 def _amiss(document: Mapping[str, Any]) -> str | None:
-    """What is wrong with a document's fields, and what to do; None where nothing is."""
+    """What is wrong with a document's fields, and what to do; None if nothing is."""
     id = document.get("id")
     if isinstance(id, str) and "text" in document and document.keys() <= DOCUMENT_FIELDS:
         return None
@@ -4725,7 +4729,7 @@ def _amiss(document: Mapping[str, Any]) -> str | None:
 
 
 def _turns(messages: Any, images: Any) -> Any:
-    """A conversation, of a message or of several; raises InvalidRequest where no message was given."""
+    """One or more messages as a conversation. Raises InvalidRequest if there is no message."""
     if isinstance(messages, str):
         if not messages.strip() and not images:
             raise InvalidRequest("chat: the message is empty: there is nothing to reply to")
@@ -4747,7 +4751,7 @@ def _is_token_ids(text: Any) -> bool:
 
 
 def _all_texts(texts: Any) -> Any:
-    """Texts; raises InvalidRequest where there are none, or something else is among them."""
+    """Check a list of texts. Raises InvalidRequest if there are none, or if one is not a text."""
     if isinstance(texts, list) and texts:
         if set(map(type, texts)) == {str}:
             return texts
@@ -4773,7 +4777,7 @@ def _all_texts(texts: Any) -> Any:
 
 
 def _questions(given: Any) -> Any:
-    """Questions: a list of them, or the rows of a table or of a file, whose other columns do not count."""
+    """Questions from a list, or from the rows of a table or file; other columns are ignored."""
     if isinstance(given, (str, os.PathLike)):
         path = os.fsdecode(given)
         if _suffix(path) not in ROWS or not os.path.exists(path):
@@ -4813,7 +4817,7 @@ def _called(item: Any) -> str:
 
 
 def _how(item: Any) -> str:
-    """For the error about something that is no document: what to give instead."""
+    """What to give instead of something that is not a document, for the error about it."""
     if hasattr(item, "model_dump") and not isinstance(item, type):
         return ": give its fields, as by .model_dump()"
     if hasattr(item, "__dataclass_fields__") and not isinstance(item, type):
@@ -5110,7 +5114,7 @@ _NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
 
 
 def _is_text(file: Any) -> bool:
-    """Whether a file begins as a text does, so that it is worth sending: the server looks at all of it."""
+    """Whether a file begins like text, so that it is worth sending; the server checks the whole file."""
     head = file
     if not isinstance(file, bytes):
         try:
