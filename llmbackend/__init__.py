@@ -22,7 +22,7 @@ __all__ += llm_client.__all__
 
 
 def __getattr__(name: str) -> typing.Any:
-    """The client for `await` is imported when it is asked for: it needs what runs in this process, too."""
+    """Import the asynchronous client when it is first used, because it also needs what runs in this process."""
     if name.startswith("Async") and name in __all__:
         from . import async_client
 

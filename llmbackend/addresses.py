@@ -1,4 +1,4 @@
-"""Which addresses this server, or a model server, may call for a caller: public ones, unless a setting allows others.
+"""Checks which addresses this server, or a model server, may call for a caller: public ones, unless a setting allows others.
 
 A URL is parsed once, by the HTTP client's own parser, and checked twice: its host when the request arrives, and the
 address when the socket is made.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import yarl
 
 LOOKUP_SECONDS = 10.0
-"""Seconds to look up all names of a request."""
+"""Most seconds to look up all names of a request."""
 
 _NAME = re.compile(
     r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"

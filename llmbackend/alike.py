@@ -1,4 +1,4 @@
-"""Names that may have been meant by a misspelt one."""
+"""Suggests names that may be meant by a misspelt one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 ALIKE = 0.7
-"""difflib's ratio; names below it only share letters."""
+"""The least ratio by difflib: names below it only happen to share letters."""
 
 
 def alike(name: str, names: Iterable[str]) -> list[str]:
-    """Up to three of the names, nearest first, without regard to case; a name without its folder is near to the whole."""
+    """Return up to three similar names, nearest first, ignoring case; a file's name is similar to its whole path."""
     known: dict[str, str] = {}
     for one in names:
         known.setdefault(one.casefold(), one)
@@ -20,5 +20,5 @@ def alike(name: str, names: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """`did you mean 'a' or 'b'?`"""
+    """Return `did you mean 'a' or 'b'?`."""
     return f"did you mean {' or '.join(map(repr, names))}?"

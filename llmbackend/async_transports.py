@@ -1,4 +1,4 @@
-"""Operations for `await`: in this process on the caller's own loop, or over HTTP by aiohttp."""
+"""Transports of the asynchronous client: in this process on the caller's own loop, or over HTTP by aiohttp."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _Page = TypeVar("_Page")
 
 
 class AsyncTransport(Protocol):
-    """As `Transport`, for `await`."""
+    """The asynchronous form of `Transport`."""
 
     async def call(self, operation: str, given: dict[str, Any]) -> bytes:
-        """The operation's JSON result; raises an LLMBackendError."""
+        """Return the operation's JSON result as UTF-8. Raises an LLMBackendError."""
 
     async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
-        """The operation's server-sent events, piecewise; raises before the first piece if the request is refused."""
+        """Return an iterator of the operation's server-sent events in pieces. Raises if the request is refused."""
 
     async def close(self) -> None:
-        """Let go of connections and files."""
+        """Release connections and files."""
 
 
 class Pieces(AsyncIterator[bytes]):
-    """A stream's pieces as they come. `close()` ends it, read or not."""
+    """A stream's pieces as they arrive. `close()` ends the stream, read to its end or not."""
 
     def __init__(self, pieces: AsyncIterator[bytes], end: Callable[[], Awaitable[None]]) -> None:
         self._pieces = pieces
@@ -69,7 +69,7 @@ class Pieces(AsyncIterator[bytes]):
 class AsyncLocalTransport:
     """Calls the core on the loop that first uses it. Clients of one data directory share a core.
 
-    Where there is a client for threads with that data directory already, it is that one's core, on its own loop.
+    If this process already has a synchronous client of that data directory, they share that one's core, on its own loop.
     """
 
     def __init__(self, options: Settings | None = None) -> None:
@@ -89,7 +89,7 @@ class AsyncLocalTransport:
         return await core.run(operations.call, operation, given if plain else encoded(operation, given))
 
     async def read(self, operation: str, given: dict[str, Any]) -> bytes | dict[str, Any]:
-        """As `call`, or what would be read from that JSON, where that is at hand."""
+        """Return the result as `call` does, or as objects if that takes no parsing."""
         core = await self._require()
         plain = is_plain(given, self._options.max_body_bytes)
         return await core.run(operations.read, operation, given if plain else encoded(operation, given))
@@ -99,7 +99,7 @@ class AsyncLocalTransport:
         return await core.stream(operation, encoded(operation, given))
 
     def offer_tool(self, function: Any) -> str:
-        """The name under which this process's agents may call a function; raises InvalidRequest for what is none."""
+        """Register a function as a tool of this process's agents, and return its name. Raises InvalidRequest."""
         return tooling.offer(function)
 
     async def close(self) -> None:
@@ -114,7 +114,7 @@ class AsyncLocalTransport:
             core = await _acquired(self._options)
             if self._core is None and not self._closed:
                 self._core = core
-            else:  # by another task, or closed meanwhile
+            else:  # another task has acquired one, or the client was closed meanwhile
                 await core.release()
                 return await self._require()
         self._core.check()
@@ -128,7 +128,7 @@ async def _acquired(options: Settings) -> LoopCore | ThreadCore:
 
 
 class ThreadCore:
-    """The core of a client for threads."""
+    """The core of a synchronous client, on its own loop in a thread."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -156,11 +156,11 @@ class ThreadCore:
 
 
 class LoopCore:
-    """A Backend on the loop that its clients run on, counted by them."""
+    """A Backend on its clients' loop. It counts its clients, and closes with the last one."""
 
     all: ClassVar[dict[Path, LoopCore]] = {}
     _closing: ClassVar[dict[Path, LoopCore]] = {}
-    """Those whose last client has gone, until they have let go of their data directories."""
+    """Cores without clients that have not yet released their data directories."""
 
     def __init__(self, options: Settings) -> None:
         self.settings = options
@@ -175,7 +175,7 @@ class LoopCore:
         return await Backend.open(self.settings)
 
     async def _turn(self) -> None:
-        """Once the one before has let go of the data directory; one on another loop is not waited for."""
+        """Wait until the previous core has released the data directory, unless it is on another loop."""
         if self._before is not None and self._before._loop is self._loop:
             await self._before._closed.wait()
         self._before = None
@@ -223,7 +223,7 @@ class LoopCore:
         reading = pieces()
 
         async def end() -> None:
-            if not begun:  # what has not begun has nothing that closing it would end
+            if not begun:  # closing a generator that has not begun does nothing
                 beginning = asyncio.ensure_future(anext(reading))
                 await asyncio.sleep(0)
                 beginning.cancel()
@@ -256,7 +256,7 @@ def local_transport() -> AsyncLocalTransport:
 
 
 class AsyncHttpTransport:
-    """Operations over HTTP, with connections that are kept. As `HttpTransport`, for `await`."""
+    """Operations over HTTP, the asynchronous form of `HttpTransport`. Connections are kept open."""
 
     def __init__(
         self, api_url: str, api_key: str | None = None, timeout: float = 600, retries: int = 2
@@ -309,7 +309,7 @@ class AsyncHttpTransport:
         given: dict[str, Any],
         read: Callable[[aiohttp.ClientResponse], Awaitable[_Result]],
     ) -> _Result:
-        """What is read of the response."""
+        """Send a request, retry it if needed, and return what `read` makes of the response."""
         request = self._address.request(operation, given)
         for retry in itertools.count():
             if self._closed:
@@ -364,7 +364,7 @@ class AsyncHttpTransport:
         connector = aiohttp.TCPConnector(
             limit=0, ssl=_trusted() if self.api_url.startswith("https") else True
         )
-        # Not `trust_env`, by which aiohttp would take ~/.netrc's word for who calls: HttpTransport does not either.
+        # Without `trust_env`, by which aiohttp would take credentials from ~/.netrc; HttpTransport does not either.
         proxy = select_proxy(self.api_url, get_environ_proxies(self.api_url))
         return aiohttp.ClientSession(headers=self._headers, timeout=timeout, connector=connector, proxy=proxy)
 
@@ -381,7 +381,7 @@ def _trusted() -> ssl.SSLContext:
 
 
 def _kind(error: Exception) -> str:
-    """What kept aiohttp from an answer, as `_HttpAddress.unanswered` has it."""
+    """Return the kind of aiohttp's failure, as `_HttpAddress.unanswered` names it."""
     import aiohttp
 
     kinds: dict[str, type[Exception] | tuple[type[Exception], ...]] = {
@@ -401,7 +401,7 @@ def _kind(error: Exception) -> str:
 
 
 async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
-    """What `work` gives, a list of what it yields, done in a thread: it reads files."""
+    """Return `work(*args)`, or a list of what it yields, run in a thread because it reads files."""
 
     def whole() -> Any:
         found = work(*args)
@@ -411,7 +411,7 @@ async def in_thread(work: Callable[..., Any], *args: Any) -> Any:
 
 
 async def batches(source: _Source) -> AsyncIterator[list[Any]]:
-    """As `_batches`; what is iterated over by `for` is read in a thread, unless it is in memory."""
+    """Do what `_batches` does. A synchronous source is read in a thread, unless it is in memory."""
     if not hasattr(source.items, "__aiter__"):
         reading = _batches(source)
         in_memory = isinstance(source.items, list | tuple) or not hasattr(source.items, "__iter__")
@@ -437,7 +437,7 @@ async def ahead(
     pages: AsyncIterator[_Page],
     given: Callable[[_Page], dict[str, Any]],
 ) -> AsyncIterator[tuple[_Page, bytes]]:
-    """As `_ahead`."""
+    """Do what `_ahead` does, asynchronously."""
     waiting: deque[tuple[_Page, asyncio.Task[bytes]]] = deque()
     broken: LLMBackendError | None = None
     ended = False

@@ -24,7 +24,7 @@ AUDITED = frozenset({
     "create_key", "rotate_key", "revoke_key", "share_collection", "unshare_collection", "delete_collection",
     "delete_documents", "delete_job", "delete_schedule", "delete_response", "export_collection", "import_collection", "approve", "reject",
 })  # fmt: skip
-"""Operations that are always logged. Others are if they remove documents, or export everything."""
+"""Operations that are always logged. Others are logged if they remove documents, or export everything."""
 _NAMES = ("key", "collection", "name", "response_id", "run_id", "job_id")
 _DAY = 86400
 
@@ -44,7 +44,7 @@ table = Table(
 
 
 def target(operation: str, request: Any) -> str | None:
-    """A request's target, if the request is to be logged."""
+    """Return a request's target if the request is to be logged, else None."""
     given = vars(request)
     if (job := given.get("job_type")) is not None and (params := given.get("params")) is not None:
         about = params.get("collection")
@@ -59,7 +59,7 @@ def target(operation: str, request: Any) -> str | None:
 
 
 class Audit:
-    """Made and used on the core's event loop."""
+    """Writes and reads the audit log. Must be made and used on the core's event loop."""
 
     def __init__(self, database: Database, keep_days: float, vitals: Vitals) -> None:
         self._database = database
@@ -90,7 +90,7 @@ class Audit:
             self._written(self._database.write(_remove, _stamp(time.time() - self._keep)))
 
     async def log(self, reach: str | None, asked: AuditRequest) -> AuditLog:
-        """The entries so far, newest first; of one project, or of all if that is None."""
+        """Return the entries so far, newest first, of the project `reach`, or of all if that is None."""
         await self.settled()
         rows = await self._database.read(read, reach, asked.first, asked.action, asked.before, asked.limit)
         return AuditLog(entries=[AuditEntry.model_validate(row) for row in rows])
@@ -129,7 +129,7 @@ def read(
     before: int | None,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """Newest first; of one project, or of all if that is None."""
+    """Read entries, newest first, of one project, or of all if that is None."""
     query = select(table).where(table.c.at >= since).order_by(table.c.number.desc()).limit(limit)
     if project is not None:
         query = query.where(table.c.project == project)

@@ -12,12 +12,12 @@ LONGEST_PAUSE = 5.0
 
 
 def passing(status: int) -> bool:
-    """Whether a request refused with this HTTP status may be accepted later."""
+    """Return whether a request that got this HTTP status may succeed later."""
     return status in (408, 429) or status >= 500
 
 
 def asked_for(retry_after: str | None) -> float | None:
-    """What a Retry-After header asks for, in seconds or as a date (RFC 9110, section 10.2.3)."""
+    """Return the seconds that a Retry-After header asks for; it has seconds or a date (RFC 9110, section 10.2.3)."""
     try:
         seconds = float(retry_after or "")
     except ValueError:
@@ -29,16 +29,16 @@ def asked_for(retry_after: str | None) -> float | None:
 
 
 class Patience:
-    """How long to wait before the next try: twice as long each time, with jitter, or what the server asks for."""
+    """Decides how long to wait before each retry: twice as long each time, with jitter, or as long as the server asks."""
 
     def __init__(self, deadline: float, retries: float = math.inf) -> None:
-        """`deadline` is one of `time.monotonic`."""
+        """`deadline` is by `time.monotonic`."""
         self.deadline = deadline
         self._retries = retries
         self._pause = FIRST_PAUSE
 
     def pause(self, retry_after: float | None = None, *, count: bool = True) -> float | None:
-        """Seconds to wait; None if there is no time left, or, where tries `count`, none of them."""
+        """Return the seconds to wait; None if no time is left, or no retries, if this one is to `count`."""
         wait = float(retry_after or self._pause * random.uniform(1, 1.5))
         if (count and not self._retries) or time.monotonic() + wait >= self.deadline:
             return None

@@ -169,14 +169,14 @@ class Components:
         self.responder.agents = self.agents
 
     async def kept_bytes(self, project: str) -> int:
-        """Of a project's jobs and stored responses."""
+        """Return the bytes of a project's jobs and stored responses."""
         return await self.database.read(kept.by, project)
 
     async def _bytes_of_collections(self, project: str) -> int:
         return (await self.collections.stored(project)).bytes
 
     def _reading_ahead(self) -> ReadingAhead:
-        """Only where answers are quotes and a static model embeds; elsewhere reading ahead gains nothing."""
+        """Make it do nothing unless answers are quotes and a static model embeds: elsewhere it gains nothing."""
         settings = self.settings
         most = settings.read_ahead_chunks if settings.embedding_cache_mb else 0
         if self.chat.abstracts or not isinstance(self.embedder.model, StaticEmbedder):
@@ -220,14 +220,14 @@ class Components:
         return Jobs(self.database, queue, worker, deliveries, days, self.vitals)
 
     def _limits_of_jobs(self, owner: str, key: str) -> tuple[Sequence[Most], Room | None]:
-        """Those of a schedule's jobs."""
+        """Return the limits of jobs that a schedule submits for this owner and key."""
         caller = self.register.key(owner, key) or of_project(owner, key=key)
         return self.limiter.of_jobs(caller), self.rooms.at_once(caller)
 
     @classmethod
     async def open(cls, settings: Settings, *, forwards: bool) -> Components:
-        """Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
-        import numpy  # noqa: F401  # before threads do: at the same time, one may get it half imported
+        """Make all parts. Raises Conflict if another process holds the data directory, BackendError if a setting cannot work."""
+        import numpy  # noqa: F401  # before threads import it at the same time, when one may get it half imported
 
         async with AsyncExitStack() as opened:
             data_dir = await threads.files(DataDirLock, settings.data_dir)
@@ -280,7 +280,7 @@ class Components:
 
 
 def _disk_of_jobs(settings: Settings, engine: Engine, disk: Disk) -> Disk | None:
-    """The disk of the database; None if that is a server."""
+    """Return the disk of the jobs' database; None if that is a server."""
     file = engine.url.database if engine.dialect.name == "sqlite" else None
     if not file:
         return None
@@ -289,7 +289,7 @@ def _disk_of_jobs(settings: Settings, engine: Engine, disk: Disk) -> Disk | None
 
 
 def vector_engines(settings: Settings, writer: str, disk: Disk) -> tuple[QdrantEdge, QdrantServer | None]:
-    """Edge in this process, and the Qdrant server if one is set, which then gets new collections."""
+    """Return Edge in this process, and the Qdrant server if one is set, which then gets all new collections."""
     edge = QdrantEdge(settings.data_dir / "collections", disk)
     if settings.qdrant_url is None:
         return edge, None

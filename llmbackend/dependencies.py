@@ -1,6 +1,6 @@
 """Checks whether the configured servers answer: Qdrant, Redis, embedding and rerank servers.
 
-Chat servers are not asked: their state is known from calls. The doctor checks more, but not every few seconds.
+Chat servers are not checked: their state is known from calls. The doctor checks more, but not every few seconds.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from .errors import BackendError
 from .settings import Settings
 
 AGE_SECONDS = 5.0
-"""Seconds for which an answer is reused, however often anybody asks."""
+"""Seconds for which an answer is reused, however often `look` is called."""
 ANSWER_SECONDS = 2.0
 """Seconds within which a server must answer."""
 WAIT_SECONDS = 0.5
-"""Seconds that a caller waits at most; then it gets the previous answer. A Kubernetes probe has 1 s."""
+"""Most seconds that a caller waits; then it gets the previous answer. A Kubernetes probe waits 1 s."""
 
 Probe = Callable[[], Awaitable[None]]
 """Returns if the server answers, else raises."""
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 
 class Dependencies:
-    """Made and used on the core's event loop."""
+    """Checks servers now and then. Must be made and used on the core's event loop."""
 
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self.parts: dict[str, str] = {}
-        """The servers asked so far, each "ok" or with what is wrong."""
+        """The servers checked so far, each "ok" or with what is wrong."""
         self._probes = probes
         self._asked: dict[str, float] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
-        """Ask all that were not asked recently, at the same time, and wait a moment for the answers."""
+        """Check all servers that were not checked recently, at the same time, and wait a moment for the answers."""
         moment = time.monotonic()
         for name, probe in self._probes.items():
             if name not in self._under_way and moment - self._asked.get(name, -math.inf) >= AGE_SECONDS:

@@ -1,8 +1,8 @@
-"""Disk space, checked before anything is written.
+"""Checks the free disk space before anything is written.
 
-The embedded vector engine writes to files that are mapped into memory: where the disk is full, the system ends the
-process for it (SIGBUS), and no code can prevent that. So some space always stays free, and writes are refused before
-they use it up. Deletions may use part of it: they write, too, and are how space is made.
+The embedded vector engine writes to files that are mapped into memory: on a full disk, the system ends the process
+(SIGBUS), and no code can prevent that. So a reserve always stays free, and writes that would use it are refused.
+Deletions may use part of it, because they write, too, before they free space.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from .errors import BackendError, InsufficientStorage
 FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 """Error numbers for a full disk or an exhausted quota."""
 DELETING = 0.75
-"""The share of the reserve that deletions leave."""
+"""The share of the reserve that deletions must leave free."""
 
 
 RESERVE = 256 * 2**20
-"""Bytes, at most a quarter of the disk: for sparse parts of the engine's files, for SQLite, and for other programs."""
+"""The default reserve in bytes, but at most a quarter of the disk: for holes in the engine's files, SQLite, and other
+programs."""
 SMALL = 8 * 2**20
 """With fewer free bytes, a disk counts as full."""
 
@@ -48,7 +49,7 @@ class Disk:
 
     @classmethod
     def of(cls, folder: Path, reserve_mb: int | None) -> Disk:
-        """A disk with the reserve of DISK_RESERVE_MB, or the default one."""
+        """Return the folder's disk, with the reserve of DISK_RESERVE_MB, or the default one."""
         disk = cls(folder, RESERVE if reserve_mb is None else reserve_mb * 2**20)
         if reserve_mb is None:
             disk.reserve = min(RESERVE, disk._usage().total // 4)
@@ -56,7 +57,7 @@ class Disk:
 
     @property
     def free(self) -> int:
-        """Free bytes; read each time, which takes microseconds."""
+        """The free bytes, read each time, which takes microseconds."""
         return self._usage().free
 
     def _usage(self) -> _Usage:
@@ -70,7 +71,7 @@ class Disk:
 
     @property
     def problem(self) -> str | None:
-        """Why even small writes are refused, or soon will be; None if they are not."""
+        """Return why even small writes are refused, or soon will be; None if they are not."""
         try:
             self.require(SMALL)
         except (InsufficientStorage, BackendError) as error:
@@ -84,7 +85,7 @@ class Disk:
 
     @contextmanager
     def writing(self, needed: int, share: float = 1.0) -> Iterator[None]:
-        """Reserve so many bytes during a write; raises as `require`."""
+        """Reserve so many bytes for a write in this block. Raises InsufficientStorage as `require` does."""
         with self._changing:
             self._require(needed, share)
             self._promised += needed
@@ -101,7 +102,7 @@ class Disk:
 
 
 def full(folder: Path, free: int | None = None, needed: int | None = None) -> InsufficientStorage:
-    """The error for a disk without enough space."""
+    """Return the error for a disk without enough space."""
     details = {"path": str(folder), "free": free, "needed": needed}
     numbers = ""
     if free is not None and needed is not None:

@@ -159,7 +159,7 @@ async def _checked(
     probe: Callable[[], Awaitable[_Found]],
     patience: float | None = None,
 ) -> schemas.Check:
-    """What a probe finds, or why it fails."""
+    """Return what a probe finds, or why it fails, as a check."""
     found, fix = _Found([], {}), None
     began = time.perf_counter()
     try:

@@ -54,7 +54,7 @@ __all__ = [
 
 
 def as_json(error: LLMBackendError) -> dict[str, Any]:
-    """An error as replies and streams carry it, readable by our SDK and by OpenAI's clients.
+    """Return an error as replies and streams carry it, readable by our SDK and by OpenAI's clients.
 
     Besides `{code, message, details, request_id}` it has OpenAI's `type`, and the wrong field as `param`.
     """
@@ -69,7 +69,7 @@ def as_json(error: LLMBackendError) -> dict[str, Any]:
 
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
-    """Pydantic's errors as an InvalidRequest that names each place. The input, which may be private, is not echoed."""
+    """Turn pydantic's errors into an InvalidRequest that names each place. The input, which may be private, is not shown."""
     found = json.loads(error.json(include_url=False, include_input=False))
     for item in found:
         context = item.pop("ctx", {})
@@ -79,7 +79,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
             item["msg"] = "is empty"
         item["msg"] = _IN_WORDS.get(item["type"], item["msg"])
         *within, last = item["loc"] or [""]
-        given = item["type"] == "extra_forbidden"  # the caller's own name for it
+        given = item["type"] == "extra_forbidden"  # then the place is the caller's own name
         item["loc"] = [part for part in within if not _names_a_type(part)]
         item["loc"] += [last] if last != "" and (given or not _names_a_type(last)) else []
     # For a union, an error inside one type says more than that the input is not one of the others.
@@ -99,9 +99,9 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
 
 
 FORMS: dict[str, str] = {}
-"""What a text that has to match a pattern should be, in words, by pattern."""
+"""For each pattern that texts have to match, what such a text is, in words."""
 
-# Pydantic's own messages for these mention Python types, or tell nobody that None is as good as nothing.
+# Pydantic's own messages for these mention Python types, or do not say that the field can be left out.
 _IN_WORDS = {
     "missing": "is missing, or None",
     "model_type": "Input should be an object",
@@ -111,5 +111,5 @@ _IN_WORDS = {
 
 
 def _names_a_type(part: str | int) -> bool:
-    """Whether it is the name of a union's member that pydantic adds to the place, which tells a caller nothing."""
+    """Return whether a part of a place is the name of a union's member, which pydantic adds and no caller knows."""
     return isinstance(part, str) and (part in ("str", "Document", "ToolChoice") or "[" in part or "-" in part)

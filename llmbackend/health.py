@@ -1,4 +1,4 @@
-"""A backend's health: whether it is ready, its sizes and load, and problems of its parts."""
+"""Reports a backend's health: whether it is ready, its sizes and load, and problems of its parts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class State(NamedTuple):
     """Sizes and load of all parts."""
 
     jobs: dict[tuple[str, str], int]
-    """Number of jobs by type and status."""
+    """The number of jobs by type and status."""
     ages: dict[tuple[str, str], float]
     collections: int
     disk_free: int
@@ -57,11 +57,11 @@ async def ready(parts: Components) -> schemas.Health:
     await parts.dependencies.look()
     own = parts.vitals.parts()
     told = {disk: disk.problem for disk in {parts.disk, parts.jobs_disk} if disk is not None}
-    # Fails on a full disk; with Qdrant and PostgreSQL elsewhere, the data directory holds only a cache.
+    # A full disk counts as a failure, except if Qdrant and PostgreSQL are elsewhere, so that it only holds a cache.
     vectors = parts.disk if parts.qdrant is None else None
     problems = [problem for disk, problem in told.items() if problem and disk in (vectors, parts.jobs_disk)]
     problems += [f"{part}: {state}" for part, state in own.items() if state != "ok"]
-    if problems:  # the database may have recovered without a write to show it
+    if problems:  # the database may work again, although no write has shown that yet
         parts.database.write(lambda connection: connection.execute(text("SELECT 1")), durable=False)
     return schemas.Health(
         status="failing" if problems else "ok",
@@ -75,7 +75,7 @@ async def ready(parts: Components) -> schemas.Health:
 
 
 async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
-    """What the doctor finds; keys and limits of others only where the caller is the administrator."""
+    """Return what the doctor finds; only the administrator sees the keys and limits of others."""
     checks = await doctor.examine(
         parts.settings,
         parts.chat,
@@ -94,7 +94,7 @@ async def diagnosis(parts: Components, caller: Caller) -> schemas.Diagnosis:
 
 
 async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
-    """Storage of projects with limits: the caller's own, or for the administrator those nearest to their limits."""
+    """Check the storage of the caller's project, or for the administrator, of the projects nearest to their limits."""
     projects = {caller.project}
     if caller.everywhere:
         projects |= {name.project for name in parts.collections.names()}
@@ -108,7 +108,7 @@ async def _storage(parts: Components, caller: Caller) -> list[schemas.Check]:
 
 
 PROJECTS_SHOWN = 20
-"""Projects' storage, by the doctor."""
+"""Most projects whose storage the doctor shows."""
 
 
 async def _lacking(parts: Components) -> list[str]:

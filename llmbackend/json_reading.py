@@ -1,8 +1,8 @@
-"""Reads the JSON of a request: bounded before anything is built of it, and without holding up other threads.
+"""Reads the JSON of a request: checks its size before it is parsed, and does not block other threads.
 
-Parsers in C hold the interpreter's lock until they are done, for most of a second on a body of 60 MB, and a few bytes
-of JSON may become a kilobyte of objects. So a body is first scanned in slices, which counts what is in it, and then
-parsed in pieces, cut between the items of its lists.
+Parsers in C hold the interpreter's lock until they are done, for most of a second with a body of 60 MB, and a few bytes of
+JSON may become a kilobyte of objects. So a body is first scanned in slices, to count its values, and then parsed in
+pieces, which are cut between the items of its lists.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from . import threads
 from .errors import InvalidRequest, LLMBackendError, TooLarge
 
 VALUES = 1_000_000
-"""JSON values (texts, numbers, lists, ...) in one request: a quarter of a gigabyte of Python objects, at most."""
+"""Most JSON values (texts, numbers, lists, …) in one request: at most a quarter of a gigabyte of Python objects."""
 
 CONTAINERS = 250_000
-"""Lists and objects among them, which take the most room: a document with metadata is two."""
+"""Most lists and objects among them, which take the most memory: a document with metadata is two."""
 
 NAMES = 10_000
-"""In one object: what is wrong with each would be told."""
+"""Most fields of one object: an error message may have to mention each."""
 
 MAX_NESTING = 100
-"""Lists and objects within each other; the parser itself takes 200."""
+"""Most levels of lists and objects; the parser itself takes 200."""
 
 SLICE = 2**18  # bytes scanned at a time
 PIECE = 2**20  # bytes parsed at a time, about: some milliseconds
@@ -41,19 +41,21 @@ _HALVES = re.compile(rb"\\\\|\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F
 _UNFINISHED = re.compile(
     rb"\\(?:u[0-9a-fA-F]{0,3})?\Z|\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z|[\xc0-\xff][\x80-\xbf]*\Z"
 )
-"""The beginning of a character at the end of a text, or one that its other half may follow."""
+"""An unfinished character at the end of a text, or half a surrogate pair whose other half may follow."""
 _LONGEST = 12
-"""Bytes of a character: of two escapes."""
+"""Most bytes of a character: two escapes."""
 _EMPTY = re.compile(rb"\s*(?:[]}]|\Z)")
 _HELD = uuid.uuid4().hex
-"""The key, in a piece, of a value that began in the piece before: one that no caller knows."""
+"""The key, in a piece, of a value that began in the previous piece. No caller can know it."""
 _GOES_ON = f'"{_HELD}":'.encode()
 _OPEN = uuid.uuid4().hex
-"""Stands, in what a piece has, at the end of what is open innermost: there the next piece goes on."""
+"""Marks the end of the innermost open value in a piece, where the next piece continues."""
 
 
 class _Cut(NamedTuple):
-    """Where a body is cut, at a comma or within a text, and what is open there, outermost first: a text is a quote."""
+    """A place where a body is cut, at a comma or within a text, and the brackets open there, outermost first; an open text
+    is a quote.
+    """
 
     place: int
     open: bytes
@@ -69,13 +71,13 @@ class Scanned(NamedTuple):
 
 
 class _Text(list[str]):
-    """The parts of a text of which more is to come."""
+    """The parts of a text that is not complete yet."""
 
 
 def read(body: bytes | bytearray, name: str, scanned: Scanned | None = None) -> Any:
-    """The value that a body is. It blocks, so large bodies are read in a thread. `name` is the operation's.
+    """Parse a body. It blocks, so large bodies are read in a thread. `name` is the operation's, for error messages.
 
-    Raises TooLarge if there is too much in it, InvalidRequest if it is no JSON. `scanned` saves the scan.
+    Raises TooLarge for too many values, InvalidRequest for invalid JSON. `scanned` is the result of an earlier `scan`.
     """
     try:
         value = _in_pieces(body, (scanned or scan(body, name)).cuts, _mended)
@@ -100,9 +102,9 @@ def _check_names(value: Any, name: str) -> None:
 
 
 async def reply(body: bytes) -> Any:
-    """The value that a model server's reply is, whose size is bounded already; raises ValueError if it is no JSON.
+    """Parse a model server's reply, whose size is limited already. Raises ValueError for invalid JSON.
 
-    A large one is read in a thread, piece by piece: at once, one of 28 MB would hold up everything else for half a second.
+    A large one is parsed in a thread, piece by piece: in one go, 28 MB would block everything else for half a second.
     """
     return _reply(body) if len(body) <= SLICE else await threads.processor(_reply, body)
 
@@ -112,7 +114,10 @@ def _reply(body: bytes) -> Any:
         if len(body) <= SLICE:
             return from_json(body)
         return _in_pieces(body, scan(body, "a reply", bounded=False).cuts, _exact)
-    except (ValueError, LLMBackendError):  # half a character, say: Python's own reader takes more
+    except (
+        ValueError,
+        LLMBackendError,
+    ):  # half a surrogate pair, for instance: Python's own parser accepts more
         return json.loads(body)
 
 
@@ -130,9 +135,9 @@ def _mended(piece: bytes | bytearray) -> Any:
 
 
 def without_halves(body: bytes | bytearray) -> bytes | bytearray:
-    """JSON with U+FFFD, of the same length, for each escape of half a surrogate pair: such is no character.
+    """Replace each escape of half a surrogate pair by that of U+FFFD, which has the same length.
 
-    Models write them, and a text that was cut within a character has one at its end.
+    Models write such halves, and a text that was cut within a character ends in one.
     """
     if b"\\u" not in body:
         return body
@@ -140,16 +145,16 @@ def without_halves(body: bytes | bytearray) -> bytes | bytearray:
 
 
 def check_depth(body: bytes | bytearray, name: str) -> None:
-    """Refuse a body that is nested too deep; for those too small to hold too many values."""
+    """Refuse a body that is nested too deeply. For bodies too small to have too many values."""
     if body.count(b"[") + body.count(b"{") > MAX_NESTING:
         scan(body, name)
 
 
 def scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> Scanned:
-    """Count what is in a body, and find where to cut it. Raises as `read`."""
+    """Count a body's values, and find where to cut it. Raises what `read` raises."""
     values, containers, stack = 1, 0, bytearray()
     cuts: list[_Cut] = []
-    before = b""  # the last that is no space before a text
+    before = b""  # the last character before a text that is not white space
     for start, parts, first in _slices(body):
         threads.give_way()
         structure = b"".join(parts[first::2])
@@ -165,7 +170,7 @@ def scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> Scanned
                     f"{name}: the request has more than {limit:,} JSON {what}: send less at a time",
                     details={"limit": limit},
                 )
-        is_value = before == b":" or stack.endswith(b"[")  # and no key
+        is_value = before == b":" or stack.endswith(b"[")  # rather than a key
         if first and stack and is_value and _is_due(start, cuts):
             cuts.append(_Cut(start, bytes(stack) + b'"'))
         open_before = bytes(stack)
@@ -190,9 +195,9 @@ def _is_due(place: int, cuts: list[_Cut]) -> bool:
 
 
 def _slices(body: bytes | bytearray) -> Iterator[tuple[int, list[bytes], int]]:
-    """Where each slice starts, its text split at quotes, and which part, 0 or 1, is the first outside of strings.
+    """Yield each slice's start, its text split at quotes, and which part, 0 or 1, is the first one outside of strings.
 
-    Each ends with a whole character.
+    Each slice ends with a whole character.
     """
     start, first = 0, 0
     size = max(SLICE, 2 * _LONGEST)
@@ -207,18 +212,18 @@ def _slices(body: bytes | bytearray) -> Iterator[tuple[int, list[bytes], int]]:
 
 
 def _whole(text: bytes) -> int:
-    """How many bytes of a slice are whole characters."""
+    """Return how many bytes of a slice are whole characters."""
     begins = len(text) - _LONGEST
     while found := _UNFINISHED.search(text, begins):
         before = text[: found.start()]
         if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
             return len(before)
-        begins = found.start() + 1  # a backslash that is escaped itself
+        begins = found.start() + 1  # the backslash is itself escaped
     return len(text)
 
 
 def _first_cut(start: int, parts: list[bytes], first: int, stack: bytearray) -> Iterator[_Cut]:
-    """Where a slice can be cut between values, if anywhere."""
+    """Yield the first place where a slice can be cut between values, if there is one."""
     place = start
     for index, part in enumerate(parts):
         for found in _STRUCTURE.finditer(part) if index % 2 == first else ():
@@ -245,7 +250,7 @@ def _in_pieces(body: bytes | bytearray, cuts: list[_Cut], parsed: Callable[[byte
         if after and not after.in_text and text.rstrip().endswith((b"[", b"{", b",")):
             raise ValueError("a list or an object has a comma without an item")
         begin = before.open.replace(b"{", b"{" + _GOES_ON) if before else b""
-        begin = begin.removesuffix(_GOES_ON)  # in what is open innermost, a new value begins
+        begin = begin.removesuffix(_GOES_ON)  # a new value begins in the innermost open list or object
         end = _end(after) if after else b""
         piece = parsed(begin + text + end)
         if before:
@@ -261,16 +266,16 @@ def _in_pieces(body: bytes | bytearray, cuts: list[_Cut], parsed: Callable[[byte
 
 
 def _end(cut: _Cut) -> bytes:
-    """What closes everything that is open at a cut."""
+    """Return the brackets that close everything open at a cut."""
     marks = {ord("["): f',"{_OPEN}"', ord("{"): f',"{_OPEN}":0', ord('"'): _OPEN}
     return marks[cut.open[-1]].encode() + bytes(_CLOSES[bracket] for bracket in reversed(cut.open))
 
 
 def _join(whole: Any, piece: Any, open_: bytes, *, goes_on: bool) -> None:
-    """Put what a piece has behind what was there before it, in each list and object that was open between them.
+    """Append a piece's values to the earlier ones, in each list and object that was open between them.
 
-    In an object, what is open is its last key, unless that key was there before: then what is found is not marked as open.
-    `goes_on`: what was open innermost may still be, if nothing came behind it.
+    In an object, the open value is that of its last key, unless the key occurred before: then the value found is not marked
+    as open. With `goes_on`, the innermost value may still be open, if nothing followed it.
     """
     try:
         in_text = open_.endswith(b'"')

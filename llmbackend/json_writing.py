@@ -29,7 +29,7 @@ def _dumps(value: Any) -> bytes:
     for piece in _pieces(value, (", ", ": ")):
         threads.give_way()
         pieces.append(piece.encode())
-    return b"".join(pieces)  # as one text, and then as bytes, it would be copied three times
+    return b"".join(pieces)  # joined as text and then encoded, it would be copied three times
 
 
 def text(value: Any, separators: tuple[str, str] = (", ", ": ")) -> str:
@@ -100,11 +100,11 @@ def fields(value: Any) -> Iterator[bytes]:
 
 
 RUN = 256
-"""Items of a list that are written at once, unless they are large."""
+"""Items of a list that are written in one go, unless they are large."""
 
 
 def is_large(value: Any) -> bool:
-    """Whether it takes milliseconds to write it."""
+    """Return whether writing a value takes milliseconds."""
     return size(value, PIECE) > PIECE
 
 
@@ -128,7 +128,7 @@ def size(value: Any, most: float = math.inf) -> int:
 
 
 def few(result: BaseModel) -> bool:
-    """Whether a result has scalars and short lists only."""
+    """Return whether a result has only scalars and short lists."""
     values = vars(result).values()
     if lengths := [len(value) for value in values if _items(value)]:
         return max(lengths) <= INLINE_ITEMS

@@ -19,7 +19,7 @@ _loaded = False
 
 
 def load() -> None:
-    """Import everything of it that this package uses, once. Blocks: call it in a thread, before importing any of it."""
+    """Import all of LlamaIndex that this package uses, once. Blocks: call it in a thread, before any import of it."""
     global _loaded
     if _loaded:
         return
@@ -28,7 +28,7 @@ def load() -> None:
         import llama_index.core.workflow  # noqa: F401
         from llama_index.core.utils import get_tokenizer, globals_helper
 
-        # Both are loaded lazily, without a lock.
+        # LlamaIndex loads both lazily, without a lock.
         get_tokenizer()
         _ = globals_helper.punkt_tokenizer
         if (

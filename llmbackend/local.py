@@ -1,4 +1,4 @@
-"""Operations in this process: a Backend on an event loop in a background thread, shared by all clients alike."""
+"""The transport in this process: a Backend on an event loop in a background thread, shared by clients with equal settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .settings import Settings
 
 _Result = TypeVar("_Result")
 
-# The caller's program may write every INFO line there is, and ours has one for each call.
+# The caller's program may show all INFO lines, of which ours would be one for each call.
 if (log := logging.getLogger("llmbackend")).level == logging.NOTSET:
     log.setLevel(logging.WARNING)
 
@@ -48,13 +48,13 @@ class LocalTransport:
         return self.begin(operation, given).result()
 
     def read(self, operation: str, given: dict[str, Any]) -> bytes | dict[str, Any]:
-        """As `call`, or what would be read from that JSON, where that is at hand."""
+        """Return the result as `call` does, or as objects if that takes no parsing."""
         core = self._require()
         plain = is_plain(given, core.settings.max_body_bytes)
         return core.run(operations.read, operation, given if plain else encoded(operation, given))
 
     def begin(self, operation: str, given: dict[str, Any]) -> UnderWay[bytes]:
-        """As `call`, for callers who do something else before they wait for the result."""
+        """Start a call, for callers who do something else before they wait for its result."""
         core = self._require()
         plain = is_plain(given, core.settings.max_body_bytes)
         return core.begin(operations.call, operation, given if plain else encoded(operation, given))
@@ -65,7 +65,7 @@ class LocalTransport:
         return Stream(core, operation, events)
 
     def offer_tool(self, function: Any) -> str:
-        """The name under which this process's agents may call a function; raises InvalidRequest for what is none."""
+        """Register a function as a tool of this process's agents, and return its name. Raises InvalidRequest."""
         return tooling.offer(function)
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class LocalTransport:
 
 
 def is_plain(given: dict[str, Any], limit: int) -> bool:
-    """Whether these are texts, lists of texts, and small numbers: the same in JSON, and below the limit of bytes.
+    """Return whether arguments can be passed without JSON: texts, lists of texts and small numbers, within `limit` bytes.
 
     Writing and reading the JSON of many texts would take longer than finding their vectors in the cache.
     """
@@ -97,12 +97,12 @@ def is_plain(given: dict[str, Any], limit: int) -> bool:
         return False
     try:
         return all(map(str.isascii, texts)) or bool("".join(texts).encode())
-    except UnicodeEncodeError:  # half a character
+    except UnicodeEncodeError:  # half a surrogate pair
         return False
 
 
 class Core:
-    """A Backend with the thread its loop runs in, counted by its users."""
+    """A Backend with the thread of its loop. It counts its clients, and closes with the last one."""
 
     _all: ClassVar[dict[Path, Core]] = {}
     _changing: ClassVar[threading.Lock] = threading.Lock()
@@ -121,7 +121,7 @@ class Core:
             self._stack = stack.pop_all()
 
     def check(self) -> None:
-        """Raises TransportError where it is another process's."""
+        """Raise TransportError in a forked child: the core is its parent's."""
         if self.pid != os.getpid():
             raise TransportError(
                 "this client was made before the process was forked: make one in the child, "
@@ -136,11 +136,11 @@ class Core:
     def begin(
         self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
     ) -> UnderWay[_Result]:
-        """Run this on the loop."""
+        """Start an operation on the loop."""
         return UnderWay(self.loop, self.start(work, self.backend, operation, given))
 
     def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
-        """Begin this on the loop. The portal would have the caller wait until it has begun, too."""
+        """Start `work(*args)` on the loop, without waiting until it has begun, as anyio's portal does."""
         future: Future[_Result] = Future()
         try:
             self.loop.call_soon_threadsafe(self._begin, future, work, args)
@@ -162,7 +162,7 @@ class Core:
 
             def cancel(future: Future[_Result]) -> None:
                 if future.cancelled():
-                    with suppress(RuntimeError):  # the loop has ended, with all that ran on it
+                    with suppress(RuntimeError):  # the loop has ended, and with it the work
                         self.loop.call_soon_threadsafe(scope.cancel)
 
             future.add_done_callback(cancel)
@@ -199,7 +199,7 @@ class Core:
 
     @classmethod
     def joined(cls, options: Settings) -> Core | None:
-        """The core of that data directory, counted once more, if this process has it."""
+        """Return the core of that data directory with one more client, or None if this process has none."""
         return cls.acquire(options) if options.data_dir in cls._all else None
 
     def release(self) -> None:
@@ -216,7 +216,7 @@ class Core:
         self.portal.call(self.backend.close)
         self.portal.call(self._ended)
         self._stack.close()
-        for future in list(self._under_way):  # too late to begin
+        for future in list(self._under_way):  # those that have not begun
             future.cancel()
 
     @classmethod
@@ -238,7 +238,7 @@ class Core:
 
 
 class UnderWay(Generic[_Result]):
-    """Work on a loop, waited for elsewhere."""
+    """Work on the core's loop, whose result another thread waits for."""
 
     __slots__ = ("_future", "_loop")
 
@@ -246,7 +246,7 @@ class UnderWay(Generic[_Result]):
         self._loop, self._future = loop, future
 
     def result(self) -> _Result:
-        """Wait for it; an interrupted wait cancels it."""
+        """Wait for the result, and return or raise it. Interrupting this cancels the work."""
         try:
             if _on(self._loop):
                 _run_on(self._loop, self._future.done)
@@ -277,7 +277,7 @@ def other_settings(folder: Path) -> Conflict:
 
 
 def _forget_cores() -> None:
-    """In a forked child: the loop's thread exists in the parent only."""
+    """Forget the parent's cores in a forked child, which does not have their threads."""
     Core._all.clear()
     Core._changing = threading.Lock()
     Core._watch = None
@@ -287,18 +287,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_cores)
 
 
-# A call that blocks on the loop's own thread, such as a job's or a LlamaIndex tool's, would wait for itself.
+# A blocking call on the loop's own thread, such as one by a job or a LlamaIndex tool, would wait for itself.
 
 
 def _on(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the loop is what runs this."""
+    """Return whether this code runs on that loop."""
     return asyncio._get_running_loop() is loop
 
 
 def _run_on(loop: Any, done: Callable[[], bool]) -> None:
-    """Have a loop go on, from within what it is running, until this is done.
+    """Run a loop from within one of its own tasks until `done()`.
 
-    What else the loop runs by then does not wait; the task that called does. asyncio has no public way to do this.
+    Everything else on the loop goes on; only the task that called this waits. asyncio has no public way to do this.
     """
     task = asyncio.current_task(loop)
     waiting = len(loop._ready)
@@ -310,7 +310,9 @@ def _run_on(loop: Any, done: Callable[[], bool]) -> None:
     finally:
         if task is not None:
             asyncio.tasks._enter_task(loop, task)
-        for _ in range(waiting - len(loop._ready)):  # the round under way counts on as many as there were
+        for _ in range(
+            waiting - len(loop._ready)
+        ):  # the current round expects as many callbacks as it began with
             loop.call_soon(_nothing)
 
 
@@ -321,7 +323,7 @@ def _nothing() -> None:
 _END = object()
 
 AHEAD = 2**20
-"""Bytes of a stream that are made before its caller has read them."""
+"""Most bytes of a stream that are produced before its caller has read them."""
 
 
 class Stream(Iterator[bytes]):
@@ -331,7 +333,7 @@ class Stream(Iterator[bytes]):
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = _Room()
         self._loop = core.loop
-        # Of its own, or it would keep this alive and a stream that nobody holds any more would go on.
+        # A function without a reference to this object, so that a stream that nobody holds any more is ended.
         self._pumping: Future[None] = core.start(
             _pump, events, self._items, self._room, _heartbeat(core, operation)
         )
@@ -341,14 +343,14 @@ class Stream(Iterator[bytes]):
             _run_on(self._loop, lambda: not self._items.empty())
         item = self._items.get()
         if isinstance(item, bytes):
-            with suppress(RuntimeError):  # the loop has ended: nobody waits for room
+            with suppress(RuntimeError):  # the loop has ended: no producer waits
                 self._loop.call_soon_threadsafe(self._room.leave, len(item))
             return item
-        self._items.put(_END)  # for whoever asks again
+        self._items.put(_END)  # for later calls
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel the operation, wherever it is."""
+        """Cancel the operation."""
         self._pumping.cancel()
 
     def __del__(self) -> None:
@@ -356,7 +358,7 @@ class Stream(Iterator[bytes]):
 
 
 class _Room:
-    """Used on the loop: the producer waits while too much is unread."""
+    """Makes the producer wait while too much is unread. Used on the loop."""
 
     def __init__(self) -> None:
         self._taken = 0
@@ -374,7 +376,7 @@ class _Room:
 
 
 def _heartbeat(core: Core, operation: str) -> float | None:
-    """Seconds between heartbeats; None where the stream is none of events."""
+    """Return the seconds between heartbeats; None if the stream does not consist of events."""
     events = operations.OPERATIONS[operation].media == "text/event-stream"
     return core.settings.heartbeat_seconds if events else None
 

@@ -12,7 +12,7 @@ from . import tracing
 
 
 class _OneLine(logging.Formatter):
-    """Keeps a message on one line, whatever text of a caller or model server is in it; a traceback follows unchanged."""
+    """Keeps each message on one line, even if it contains text of a caller or a model server; a traceback follows unchanged."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         line = super().formatMessage(record)
@@ -20,7 +20,7 @@ class _OneLine(logging.Formatter):
 
 
 class _JSON(logging.Formatter):
-    """`{time, level, logger, message}`, plus `error` with a traceback, and a call's numbers by name."""
+    """Formats a record as `{time, level, logger, message}`, plus `error` with a traceback, and a call's numbers as fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

@@ -1,4 +1,4 @@
-"""The models that a caller may use: the chat server's, the embedding model, agents, and rag/<collection> for each collection."""
+"""Lists the models that a caller may use: chat and embedding models, the reranker, agents, and a rag/<collection> each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelList:
         register: Register,
         collections: Collections,
     ) -> None:
-        """`reranker` is the name of the configured reranker."""
+        """`reranker` is the configured reranker's name, if there is one."""
         self._chat = chat
         self._embedder = embedder
         self._reranker = reranker
@@ -48,14 +48,14 @@ class ModelList:
         return found
 
     async def one(self, caller: Caller, name: str) -> schemas.Model:
-        """Raises NotFound."""
+        """Return one of the caller's models by its name. Raises NotFound."""
         for model in await self.of(caller):
             if model.id == name:
                 return model
         raise NotFound(f"no model {name!r}: see the list of models", details={"model": name})
 
     async def default(self, kind: Asks) -> str:
-        """The default model of a kind; empty if it is not known."""
+        """Return the default model of a kind; empty if it is not known."""
         if kind == "embedding":
             return self._embedder.name
         if kind == "rerank":

@@ -257,7 +257,7 @@ async def _begun(backend: Backend, name: str, request: schemas.Request, trace: T
 
 
 async def _permit(backend: Backend, name: str, request: schemas.Request, trace: Trace) -> None:
-    """Decide whether a call is allowed, on every way in; raises Unauthorized, Forbidden, NotFound."""
+    """Raise Unauthorized, Forbidden or NotFound unless the call is allowed. Every call passes through here."""
     operation, caller = OPERATIONS[name], trace.caller
     if operation.scope == "public":
         return

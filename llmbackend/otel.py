@@ -1,4 +1,4 @@
-"""Calls as OpenTelemetry spans, by its conventions for generative AI: numbers and names, never content."""
+"""Reports calls as OpenTelemetry spans, by its conventions for generative AI: numbers and names, never content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = {"chat": "chat", "embed": "embeddings", "batch_chat": "chat", "batch_em
 
 
 def observer(*, export: bool) -> Callable[[Trace, str, float], None]:
-    """A listener that makes a span of each call that has ended, with this process's tracer provider.
+    """Return a listener that makes a span of each ended call, with this process's tracer provider.
 
     With `export`, if there is no provider, one is made that sends spans to OTEL_EXPORTER_OTLP_ENDPOINT.
     Raises InvalidRequest if OpenTelemetry is not installed.

@@ -1,6 +1,6 @@
 """Turns panics of Rust extensions (the vector engine, tokenizers, pydantic) into our errors.
 
-pyo3 raises them as a BaseException, which passes every `except Exception` and would end a worker, or a server.
+pyo3 raises them as a BaseException, which no `except Exception` catches, so it would end a worker or a server.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from .errors import BackendError
 
 
 def panicked(error: BaseException) -> bool:
-    """Whether it is a panic; each extension has its own class of that name."""
+    """Return whether an exception is a panic; each extension has its own PanicException class."""
     return type(error).__name__ == "PanicException" and not isinstance(error, Exception)
 
 
 def as_error(error: BaseException) -> BackendError:
     return BackendError(
-        f"a library failed inside ({str(error)[:300]}): please report this", details={"panic": True}
+        f"a library failed internally ({str(error)[:300]}): please report this", details={"panic": True}
     )
 
 

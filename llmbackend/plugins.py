@@ -1,14 +1,14 @@
-"""A project's own parts, by name: job types, node parsers, file readers, postprocessors, retrievers, agents, tools.
+"""Registers a project's own parts by name: job types, node parsers, readers, postprocessors, retrievers, agents, tools.
 
 A part is registered by a decorator, in a module that the process imports, or that an installed package names as an entry
-point of the group `llmbackend.plugins`. All rooms look parts up here, so this module imports none of them.
+point of the group `llmbackend.plugins`. All packages look parts up here, so this module imports none of them.
 
     @postprocessor("recency")
     def recency(nodes, query):                      # LlamaIndex's NodeWithScore, best first; returns those to keep
         return sorted(nodes, key=lambda one: one.metadata["year"], reverse=True)
 
     @retriever("graph")
-    async def graph(query, search):                 # search: the collections asked (retrieval/own_parts.py)
+    async def graph(query, search):                 # our own search (retrieval/own_retriever.py)
         return await search.asearch(query) + await search.asearch(related(query))
 
     @node_parser("clauses")
@@ -20,7 +20,7 @@ point of the group `llmbackend.plugins`. All rooms look parts up here, so this m
         return data.decode("utf-16")
 
     @tool("tide")
-    async def tide(harbour: str) -> str:            # its annotations and its docstring are what a model is told
+    async def tide(harbour: str) -> str:            # models see its annotations and docstring
         'When high tide is.'
 
     @agent("contracts")
@@ -67,7 +67,7 @@ class Registry(Mapping[str, _Registered], Generic[_Registered]):
         self._acts: list[Callable[[str, _Registered], None]] = []
 
     def add(self, name: str, part: _Registered, by: Callable[..., Any]) -> None:
-        """Raises ValueError if there is another of that name."""
+        """Register a part. Raises ValueError if there is another of that name."""
         where = target(by)
         if self._by.setdefault(name, where) != where:
             raise ValueError(f"there is a {self.kind} {name!r} already, by {self._by[name]}")
@@ -76,13 +76,13 @@ class Registry(Mapping[str, _Registered], Generic[_Registered]):
             act(name, part)
 
     def each(self, act: Callable[[str, _Registered], None]) -> None:
-        """Call this with each registered part, and with each registered later."""
+        """Call `act` with each registered part, and with each part registered later."""
         self._acts.append(act)
         for name, part in self._parts.items():
             act(name, part)
 
     def named(self, name: str) -> _Registered:
-        """Raises InvalidRequest, which lists the registered names."""
+        """Return the part of that name. Raises InvalidRequest, which lists the registered names."""
         if name not in self._parts:
             there = ", ".join(self._parts) or "none"
             near = alike(name, self._parts)
@@ -110,13 +110,13 @@ HOW = (
 
 
 def target(part: Callable[..., Any]) -> str:
-    """Where a part is defined, as `module:name`."""
+    """Return where a part is defined, as `module:name`."""
     return f"{part.__module__}:{part.__qualname__}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A project's own function, or class."""
+    """A project's own function or class."""
 
     kind: str
     name: str
@@ -133,9 +133,9 @@ class Part:
         return inspect.isclass(self.made)
 
     async def call(self, seconds: float, work: Callable[..., Any], *args: Any) -> Any:
-        """The result of this part's `work`, run in a thread; coroutines run on a loop in that thread, so that ours goes on.
+        """Return `work(*args)`, run in a thread; a coroutine runs on a loop in that thread, so that it cannot block ours.
 
-        Raises BackendError with the part's name for any exception, BackendTimeout if it takes longer.
+        Raises a BackendError with the part's name for any exception, and BackendTimeout after so many seconds.
         """
         about = {"backend": "plugin", self.kind.replace(" ", "_"): self.name}
         try:
@@ -152,7 +152,7 @@ class Part:
             raise self._failed(error, about) from error
 
     def wrong(self, reason: str) -> BackendError:
-        """For what it returned."""
+        """Return the error for a wrong return value."""
         return BackendError(
             f"the {self.kind} {self.name!r} ({self.by}) {reason}: fix it",
             details={"backend": "plugin", self.kind.replace(" ", "_"): self.name},
@@ -178,7 +178,7 @@ class ToolPart(Part):
     """A tool that agents may call."""
 
     writes: bool = False
-    """Whether it changes something: then runs must name it, and its calls may have to be approved."""
+    """Whether the tool changes something: then a run must name it, and its calls may need approval."""
     parameters: Mapping[str, Any] | None = None
     """A JSON Schema of its parameters, if the function has no annotations."""
 
@@ -189,7 +189,7 @@ class AgentPart(Part):
 
     description: str = ""
     tools: tuple[str, ...] | None = None
-    """Its tools unless others are named; None: all that do not write."""
+    """Its tools, unless a run names others; None means all that do not write."""
     bounded: bool = True
     """Whether a run has default limits; otherwise its input bounds its work."""
 
@@ -216,8 +216,9 @@ def _registering(registry: Registry[Part], name: str, version: int = 1) -> Calla
 def node_parser(name: str, *, version: int = 1) -> Callable[[_Made], _Made]:
     """Register a node parser, which splits documents: `create_collection(…, parser=name)`.
 
-    A function of LlamaIndex's Document that returns nodes or texts, or a NodeParser class. With another `version`,
-    documents that are ingested again are split again. Raises ValueError if there is another of that name.
+    It is a function of LlamaIndex's Document that returns nodes or texts, or a NodeParser class. Increase `version` if it
+    splits differently, so that documents that are ingested again are split again. Raises ValueError if there is another of
+    that name.
     """
     return _registering(NODE_PARSERS, name, version)
 
@@ -225,8 +226,9 @@ def node_parser(name: str, *, version: int = 1) -> Callable[[_Made], _Made]:
 def reader(suffix: str) -> Callable[[_Made], _Made]:
     """Register a reader of files whose names end in `suffix`, such as ".xyz": a function of bytes that returns text.
 
-    It runs in the process of our own parsers, which has no access to the network or to files other than its packages'.
-    It is imported there, so it cannot be defined in a script or a notebook. Raises ValueError for that, and if there is another.
+    It runs in the process of our own parsers, which has no access to the network, or to files except those of packages. It
+    is imported there, so it must be defined in a module, not in a script or notebook. Raises ValueError otherwise, and if
+    there is another reader for that suffix.
     """
 
     def register(made: _Made) -> _Made:
@@ -246,8 +248,8 @@ def _suffix(suffix: str) -> str:
 def postprocessor(name: str) -> Callable[[_Made], _Made]:
     """Register a postprocessor, which reorders or drops hits: `rag_search(…, postprocessors=[name])`.
 
-    A function of nodes (LlamaIndex's NodeWithScore, best first) and the query, which returns those to keep in their new
-    order, or a class of BaseNodePostprocessor. Raises ValueError if there is another of that name.
+    It is a function of nodes (LlamaIndex's NodeWithScore, best first) and the query that returns the nodes to keep, in
+    their new order, or a subclass of BaseNodePostprocessor. Raises ValueError if there is another of that name.
     """
     return _registering(POSTPROCESSORS, name)
 
@@ -255,8 +257,8 @@ def postprocessor(name: str) -> Callable[[_Made], _Made]:
 def retriever(name: str) -> Callable[[_Made], _Made]:
     """Register a retriever, which finds passages in its own way: `rag_search(…, retriever=name)`.
 
-    A function of the query and `search`, our own search of the collections asked, which returns nodes, best first; or a
-    class of BaseRetriever, made with `search`. Raises ValueError if there is another of that name.
+    It is a function of the query and `search` (our own search of the request's collections) that returns nodes, best first,
+    or a subclass of BaseRetriever, which is created with `search`. Raises ValueError if there is another of that name.
     """
     return _registering(RETRIEVERS, name)
 
@@ -270,9 +272,9 @@ def tool(
 ) -> Callable[[_Made], _Made]:
     """Register a tool for agents: `run_agent(…, tools=[name])`.
 
-    A function, awaited or not, whose annotations and docstring are what a model is told. One that `writes` is called only
-    where it is named, and waits for somebody's word where a run asks for that. A first argument named `run` is the run at
-    work. Raises ValueError if there is another of that name.
+    It is a function, asynchronous or not, whose annotations and docstring are shown to models. A tool that `writes` is
+    available only in runs that name it, and waits for approval if the run asks for that. If its first argument is named
+    `run`, that is the current run. Raises ValueError if there is another of that name.
     """
 
     def register(made: _Made) -> _Made:
@@ -293,12 +295,12 @@ def agent(
     tools: Sequence[str] | None = None,
     bounded: bool = True,
 ) -> Callable[[_Made], _Made]:
-    """Register what does a task in steps: `run_agent(task, agent=name)`, a job type, a command, a schedule's target.
+    """Register an agent, which does a task in steps: `run_agent(task, agent=name)`, and as a job type and a command.
 
-    An async function; a class of LlamaIndex's Workflow; or a function that returns a Workflow or a FunctionAgent. Of its
-    arguments, `run` is the run at work, `task` is what was asked, and another one is the `input`, a pydantic class. What it
-    returns is the answer, or, a pydantic object, the `output`. One that is not `bounded` has the limits only that are asked
-    for, for its input bounds its work. Raises ValueError if there is another of that name.
+    It is an async function, a subclass of LlamaIndex's Workflow, or a function that returns a Workflow or a FunctionAgent.
+    Its arguments may be `run` (the current run), `task` (the text given), and another one with a pydantic class as its type,
+    which is the `input`. It returns the answer as text, or the `output` as a pydantic object. Without `bounded`, a run has
+    no default limits, because its input limits its work. Raises ValueError if there is another of that name.
     """
 
     def register(made: _Made) -> _Made:

@@ -1,9 +1,9 @@
 """Lets small requests go first in a shared interpreter: large work gives way to them between its slices.
 
-A request is small while it has a small body, writes nothing, has been at work, waiting for models apart, for less
-than SMALL seconds, and has had the processor in threads for less than LIGHT. While there is one at work, large work
-(bodies, documents, jobs) waits wherever it gives way (`threads.give_way`, `pause`): all of it together gets one part of
-the time in 1 + WAIT_PER_WORK then. Where nobody small is at work, nothing waits.
+A request is small while it has a small body, writes nothing, has been at work for less than SMALL seconds (waiting for
+models not counted), and has used the processor in threads for less than LIGHT seconds. While one is at work, large work
+(bodies, documents, jobs) waits wherever it gives way (`threads.give_way`, `pause`), and all of it together gets one part in
+1 + WAIT_PER_WORK of the time. If no small request is at work, nothing waits.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from functools import partial
 SMALL = 0.5  # seconds
 
 LIGHT = 0.05
-"""Seconds: ten times what a question takes, and a small part of what a search by all filters and for all hits may."""
+"""Seconds: ten times what a question takes, and a small part of what the largest possible search takes."""
 
 SLICE = 0.002
-"""Seconds of large work that are granted at a time while small requests are at work."""
+"""Seconds that large work gets at a time while small requests are at work."""
 
 WAIT_PER_WORK = 4.0
 
@@ -29,30 +29,31 @@ _lock = threading.Lock()
 _small: dict[object, float] = {}  # when small requests began, oldest first
 _waiting: dict[object, Callable[[], None]] = {}  # how to wake waiting large work, first come, first served
 _next = 0.0
-"""When the next waiter may go on although small requests are at work."""
+"""When the next waiter may continue even if small requests are at work."""
 
 
 def begin(request: object) -> None:
-    """A small request begins."""
+    """Note that a small request begins."""
     _small.pop(request, None)
     _small[request] = time.monotonic()
 
 
 def end(request: object) -> None:
     _small.pop(request, None)
-    if _waiting:  # work that begins to wait at this moment goes on by itself, a slice later
+    if _waiting:  # work that begins to wait at this very moment continues by itself, a slice later
         with _lock:
             _wake()
 
 
 def wanted() -> bool:
-    """Whether a small request may be at work."""
+    """Return whether a small request may be at work."""
     return bool(_small)
 
 
 def wait(worked: float) -> bool:
-    """For large work in a thread, after so many seconds of it: wait until it may go on. Returns whether it got a slice
-    although small requests are at work.
+    """Wait, in a thread, until large work may continue after `worked` seconds of work.
+
+    Returns whether it got a slice although small requests are at work.
     """
     woken = threading.Lock()
     woken.acquire()
@@ -65,7 +66,7 @@ def wait(worked: float) -> bool:
 
 
 async def pause() -> None:
-    """For large work on the event loop: wait until it may go on."""
+    """Wait, on the event loop, until large work may continue."""
     if not _small:
         return
     loop = asyncio.get_running_loop()
@@ -78,7 +79,7 @@ async def pause() -> None:
 
 
 def _queue(waiter: object, wake: Callable[[], None], worked: float) -> float:
-    """Seconds to wait at most; 0 if no small request is at work."""
+    """Queue a waiter; return the most seconds that it has to wait, 0 if no small request is at work."""
     global _next
     with _lock:
         if not _busy():
@@ -92,7 +93,7 @@ def _queue(waiter: object, wake: Callable[[], None], worked: float) -> float:
 def _leave(waiter: object) -> None:
     with _lock:
         _waiting.pop(waiter, None)
-        _wake()  # one wakes the next: all at once, they would be in the way of new requests
+        _wake()  # each wakes the next: all at once, they would delay new requests
 
 
 def _wake() -> None:
@@ -103,7 +104,7 @@ def _wake() -> None:
 
 
 def _busy() -> bool:
-    """Whether a small request is at work; one that has taken long no longer counts."""
+    """Return whether a small request is at work; one that takes longer than SMALL seconds no longer counts."""
     while _small:
         with suppress(StopIteration, RuntimeError, KeyError):  # another thread has just begun or ended one
             request, since = next(iter(_small.items()))

@@ -7,7 +7,7 @@ import os
 import sys
 
 _SET_DUMPABLE = 4
-"""Of prctl(2)."""
+"""An option of prctl(2)."""
 
 
 def keep() -> None:
@@ -20,6 +20,6 @@ def keep() -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment for a Python process that needs no keys: the module path, and what Windows requires."""
+    """Return the environment for a Python process that needs no keys: the module path, and what Windows requires."""
     needed = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **needed}

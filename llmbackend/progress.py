@@ -1,4 +1,4 @@
-"""Progress of work as server-sent events."""
+"""Reports the progress of work as server-sent events."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from .schemas.base import Response
 Tell = Callable[[dict[str, Any]], None]
 
 Work = Callable[[Callable[..., None]], Awaitable[Response]]
-"""Called with the numbers done and in total, the stage, and the progress of each stage if there are several."""
+"""Work that returns a report. It gets a function to call with the numbers done and in total, the stage, and each stage's
+progress if there are several."""
 
 
 def events(work: Work) -> AsyncIterator[bytes]:
-    """An event for each step, one with the report, and the final one."""
+    """Yield an event for each step of the work, one with the report, and the final one."""
     return sse.events(items(work))
 
 
 def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
-    """`{"progress": {…}}` while the work goes on, `{"report": {…}}` at its end. Leaving early cancels the work."""
+    """Yield `{"progress": {…}}` while the work goes on, and `{"report": {…}}` at its end. Leaving early cancels the work."""
 
     async def telling(tell: Tell) -> dict[str, Any]:
         def progress(
@@ -39,7 +40,7 @@ def items(work: Work) -> AsyncGenerator[dict[str, Any]]:
 
 
 async def told(work: Callable[[Tell], Awaitable[dict[str, Any]]]) -> AsyncGenerator[dict[str, Any]]:
-    """The progress of the work, then its result. Leaving early cancels the work."""
+    """Yield what the work tells, then its result. Leaving early cancels the work."""
     items: asyncio.Queue[dict[str, Any] | BaseException] = asyncio.Queue()
     scope = CancelScope()
     last: dict[str, Any] | None = None
@@ -55,7 +56,7 @@ async def told(work: Callable[[Tell], Awaitable[dict[str, Any]]]) -> AsyncGenera
                 items.put_nowait(error)
 
     def ended(task: asyncio.Task[None]) -> None:
-        # If it was cancelled from elsewhere, it has put nothing: wake the reader.
+        # If the task was cancelled from elsewhere, it has put nothing: wake the reader.
         items.put_nowait(BackendError("the work was stopped before it ended: try again", details={}))
 
     running = asyncio.create_task(run())

@@ -39,13 +39,13 @@ from .storage.data_dir import DataDirLock
 
 BATCH = 500  # chunks or rows at a time
 ASIDE = {manifests.models.name, shares.table.name}
-"""Tables in the database of collections, if that is not the jobs'."""
+"""Tables in the database of collections, if that is separate from the jobs'."""
 
 Tell = Callable[[str, int, int], None]
 
 
 async def restore(file: Path, settings: Settings, tell: Tell) -> dict[str, int]:
-    """Returns the numbers of rows, collections and chunks restored.
+    """Restore a backup; return the numbers of rows, collections and chunks.
 
     Raises InvalidRequest for a file that is not a complete backup, before anything is written, and Conflict if the target
     is not empty or the data directory is in use.
@@ -95,9 +95,9 @@ class _Restoring:
         self, collections: Collections, renamed: dict[str, str], tell: Tell, counts: Counter[str]
     ) -> None:
         self.restored: list[tuple[Manifest, tuple[int, int]]] = []
-        """The numbers of documents and chunks of each."""
+        """The restored collections, with their numbers of documents and chunks."""
         self.renamed = renamed
-        """The data directory's old name and its new one: jobs are bound to it."""
+        """Maps the data directory's old name to its new one, because jobs are bound to it."""
         self._collections = collections
         self._tell = tell
         self._counts = counts
@@ -112,7 +112,7 @@ class _Restoring:
         return next((line for line in lines if "collection" in line), None)
 
     async def _fill(self, was: Manifest, lines: Iterator[Line]) -> Line | None:
-        """Returns the next collection's line."""
+        """Fill one collection; return the line after its chunks."""
         engine = self._collections.physical.default
         made_with = self._collections.made_with(was.options)
         manifest = moved(was, engine.name, indexed=0, made_with=made_with)
@@ -144,7 +144,7 @@ class _Restoring:
 
 
 def _chunks(lines: Iterator[Line]) -> tuple[list[Line], Line | None]:
-    """The next chunks of a collection, and the line after them."""
+    """Return the next chunks of a collection, and the line after them."""
     some: list[Line] = []
     for line in lines:
         if "chunk" not in line:
@@ -198,7 +198,7 @@ def _store(databases: list[Engine], file: Path, restoring: _Restoring) -> None:
     with ExitStack() as stack:
         opened = [stack.enter_context(database.transaction(engine)) for engine in databases]
         of_collections = opened[-1]
-        for connection in opened:  # counts of a process that ran before
+        for connection in opened:  # the counts are those of an earlier process
             for each in reversed(_tables()):
                 connection.execute(delete(each))
         rows = (line for line in archive.read(file) if "row" in line)
@@ -222,7 +222,7 @@ def _store(databases: list[Engine], file: Path, restoring: _Restoring) -> None:
 
 
 def _count_on(connection: Connection) -> None:
-    """Advance PostgreSQL's sequences: explicit numbers do not."""
+    """Advance PostgreSQL's sequences, which rows with explicit numbers do not."""
     if connection.dialect.name == "postgresql":
         for table in _tables():
             column = table.autoincrement_column

@@ -1,4 +1,4 @@
-"""Embeddings as a step of scikit-learn's pipelines. Needs scikit-learn: pip install 'llmbackend[sklearn]'."""
+"""Provides embeddings as a step of scikit-learn's pipelines. Needs scikit-learn: pip install 'llmbackend[sklearn]'."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llm_client import Conflict, Embeddings, LLMBackendClient
 
 
 class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Texts as unit-length vectors, by a client's `embed`, whose arguments it takes.
+    """Turns texts into unit-length vectors by a client's `embed`, with the same arguments.
 
         make_pipeline(EmbeddingTransformer(), LogisticRegression()).fit(texts, labels)
 
-    Texts are a list, an array, a Series, or a table of one column. Without a `client`, one is made as
-    `LLMBackendClient()` is, in each process that needs it; to be sent to other processes, a client has to be one over HTTP.
-    Fitting embeds one text, to know the model; transforming by another model raises Conflict.
+    Texts are a list, an array, a Series, or a table of one column. Without a `client`, `LLMBackendClient()` is made in each
+    process that needs it; a given client can be sent to other processes only if it works over HTTP. Fitting embeds one
+    text, to learn the model; transforming with another model raises Conflict.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         found = self._embedded(texts)
         if (found.model, found.dimension) != (self.model_, self._n_features_out):
             raise Conflict(
-                f"this was fitted to vectors of {self._n_features_out} dimensions by {self.model_}, and now {found.model} "
-                f"makes some of {found.dimension}: fit it again, or give model="
+                f"this was fitted to vectors of {self._n_features_out} dimensions by {self.model_}, but now {found.model} "
+                f"makes vectors of {found.dimension}: fit it again, or pass model="
             )
         return np.asarray(found)
 
@@ -84,7 +84,7 @@ class EmbeddingTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
 
 def _texts(X: Any) -> Any:
-    """A sliceable sequence of texts; of a one-column array, the column."""
+    """Return a sliceable sequence of texts; for an array of one column, that column."""
     if hasattr(X, "iloc") and getattr(X, "ndim", 1) == 2 and X.shape[1] == 1:
         X = X.iloc[:, 0]
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1:

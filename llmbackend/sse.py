@@ -18,29 +18,29 @@ HEARTBEAT = b": heartbeat\n\n"
 
 _DONE = re.compile(rb"data: ?\[DONE\]\s*$")
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
-_TAIL = 2000  # bytes that hold a stream's last events: the finish_reason, the usage, and [DONE]
+_TAIL = 2000  # bytes enough for a stream's last events: the finish_reason, the usage, and [DONE]
 _BOM = b"\xef\xbb\xbf"
 
 
 def event(data: dict[str, Any], number: int | None = None) -> bytes:
-    """One event, ready to send; a reader that reconnects sends its number as Last-Event-ID."""
+    """Return one event, ready to send. A reader that reconnects sends its `number` as Last-Event-ID."""
     begin = b"" if number is None else b"id: %d\n" % number
     # As ASCII, because lone surrogates, which models sometimes send, have no UTF-8.
     return begin + b"data: " + json_writing.text(data, (",", ":")).encode() + b"\n\n"
 
 
 def named_event(data: dict[str, Any]) -> bytes:
-    """The same with its type as the event's name, as in OpenAI's responses."""
+    """Return an event with its `type` as the event's name, as in OpenAI's responses."""
     return f"event: {data['type']}\n".encode() + event(data)
 
 
 async def events(
     items: AsyncIterator[dict[str, Any]], written: Callable[[dict[str, Any]], bytes] = event
 ) -> AsyncGenerator[bytes]:
-    """An event for each item, and the final one."""
+    """Yield an event for each item, and the final one."""
     async with aclosing(items):  # type: ignore[type-var]
         async for item in items:
-            # A response has all that was asked for in it, which may be much.
+            # An event of a response repeats the request, which may be large.
             large = json_writing.is_large(item)
             yield await threads.processor(written, item) if large else written(item)
     yield DONE
@@ -59,11 +59,11 @@ class Events:
 
     @property
     def held(self) -> int:
-        """Bytes of an unfinished event."""
+        """The bytes of an unfinished event."""
         return len(self._held)
 
     def feed(self, piece: bytes) -> bytes:
-        """The events that are complete so far."""
+        """Take a piece of the stream, and return the events that are complete."""
         if self._begun and not self._held and not self._after_return and _is_plain(piece):
             return piece  # as nearly all are
         if not self._begun:
@@ -88,7 +88,7 @@ class Events:
         return b"".join(map(_plain, held[:end].split(b"\n\n")))
 
     def last(self) -> bytes:
-        """At the end of a stream: a last event without its empty line, if it is complete."""
+        """Return, at the end of a stream, a last event that lacks its empty line, if it is complete."""
         held, self._held = self._held, b""
         event = _plain(held)
         if not event or event == DONE:
@@ -96,12 +96,12 @@ class Events:
         try:
             json.loads(event.removeprefix(b"data: "))
         except ValueError:
-            return b""  # the stream broke off in it
+            return b""  # the stream broke off within the event
         return event
 
 
 def _is_plain(piece: bytes) -> bool:
-    """Whether these are complete events in our form. Counting is faster than a pattern."""
+    """Return whether these are complete events in our form. Counting is faster than a pattern."""
     return (
         piece.startswith(b"data: ")
         and piece.endswith(b"\n\n")
@@ -114,12 +114,12 @@ def _is_plain(piece: bytes) -> bool:
 
 def _plain(event: bytes) -> bytes:
     lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
-    data = b" ".join(lines).strip()  # JSON, in which a line's end is as good as a space
+    data = b" ".join(lines).strip()  # in JSON, a line's end means the same as a space
     return b"data: " + data + b"\n\n" if data else b""
 
 
 class Tail:
-    """The last bytes of a stream, which tell whether it is complete: clients take a lost connection for its end."""
+    """The last bytes of a stream, which show whether it is complete: to clients, a lost connection looks like its end."""
 
     def __init__(self) -> None:
         self.bytes = b""
@@ -141,7 +141,7 @@ class Tail:
 async def send(
     events: AsyncIterator[bytes], put: Callable[[bytes], Awaitable[None]], heartbeat: float | None
 ) -> None:
-    """`put` each event, and a heartbeat after so many seconds without one, if set."""
+    """Call `put` with each event, and with a heartbeat after so many seconds without one, if set."""
     if heartbeat is None:
         async for event in events:
             await put(event)

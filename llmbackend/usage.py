@@ -1,4 +1,4 @@
-"""Who used how much: requests, tokens, time and chunks by project, key, model, operation and day.
+"""Counts usage: requests, tokens, time and chunks by project, key, model, operation and day.
 
 Counts are kept in memory and added to the database twice a second, so that a killed process loses at most a second of
 them. If a model's server does not report tokens, they are estimated; `estimated_tokens` is the number of those.
@@ -51,7 +51,7 @@ table = Table(
 
 
 class Used(NamedTuple):
-    """Counts by project, key, model, operation and day."""
+    """What usage is counted by."""
 
     project: str
     key: str
@@ -86,7 +86,7 @@ class Meter:
         """Failed attempts, by model server and error code."""
 
     def watch(self, watcher: Watcher) -> None:
-        """Call this listener with each call that has ended; it must be quick."""
+        """Call this listener with each ended call; it must be quick."""
         self._watchers.append(watcher)
 
     def finished(self, trace: Trace, outcome: str, seconds: float) -> None:
@@ -104,12 +104,12 @@ class Meter:
             listener(caller, counts)
 
     def tokens(self) -> dict[tuple[str, str], int]:
-        """Tokens by model and kind since the start."""
+        """Return the tokens since the start, by model and kind."""
         with self._counting:
             return dict(self._tokens)
 
     def take(self) -> dict[Used, dict[str, float]]:
-        """The counts since the last call of this method."""
+        """Return the counts since the last call of this method."""
         with self._counting:
             taken, self._totals = self._totals, {}
         return taken
@@ -144,7 +144,7 @@ class Book:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Write the counts so far; the write goes on even if the caller is cancelled."""
+        """Write the counts so far. A cancelled caller does not stop the write."""
         if taken := self._meter.take():
             try:
                 await self._database.write(_add, taken, durable=False)
@@ -155,7 +155,7 @@ class Book:
     async def report(
         self, reach: str | None, asked: UsageRequest, prices: Mapping[str, Price]
     ) -> UsageReport:
-        """The usage so far, of one project, or of all if that is None."""
+        """Report the usage so far, of the project `reach`, or of all if that is None."""
         await self.flush()
         since, until = asked.days
         rows = await self._database.read(read, reach, asked.by.split(","), since, until, prices)
@@ -179,7 +179,7 @@ def _add(connection: Connection, taken: Mapping[Used, Mapping[str, float]]) -> N
 
 @lru_cache
 def _adding(dialect: str) -> Executable:
-    """The statement that adds rows; making it takes longer than what it does."""
+    """Return the statement that adds rows, made once: making it takes longer than running it."""
     if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert
     else:
@@ -203,7 +203,7 @@ def read(
     until: str,
     prices: Mapping[str, Price],
 ) -> list[dict[str, Any]]:
-    """The sums by these dimensions, most tokens first; of one project, or of all if that is None."""
+    """Return the sums by these dimensions, most tokens first, of one project, or of all if that is None."""
     columns = [table.c[name] for name in dict.fromkeys((*by, "model"))]
     sums = [func.sum(table.c[name]).label(name) for name in COUNTS]
     query = select(*columns, *sums).where(table.c.day.between(since, until)).group_by(*columns)
@@ -227,7 +227,7 @@ def read(
 
 
 def cost(row: Mapping[str, Any], prices: Mapping[str, Price]) -> float:
-    """The cost of these `prompt_tokens`, `completion_tokens` and `embedded_tokens` of a `model`, in the prices' currency."""
+    """Return the cost of a row's `prompt_tokens`, `completion_tokens` and `embedded_tokens`, in the prices' currency."""
     price = next((price for name, price in prices.items() if fnmatchcase(row["model"], name)), Price())
     tokens = (row["prompt_tokens"], row["completion_tokens"], row["embedded_tokens"])
     return float(sum(count * cost for count, cost in zip(tokens, price, strict=True))) / 1_000_000

@@ -1,4 +1,4 @@
-"""Whether background work makes progress, for /health/ready."""
+"""Watches whether background work makes progress, for /health/ready."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Part:
     failures: int = 0
     error: str = ""
     logged: float = 0.0
-    since: float | None = None  # when the step under way began
+    since: float | None = None  # when the current step began
 
     def state(self, moment: float) -> str:
-        """What is wrong, or "ok"."""
+        """Return what is wrong, or "ok"."""
         if self.failures >= FAILURES:
             return self.error
         if self.since is not None and moment - self.since > STUCK_SECONDS:
@@ -74,7 +74,7 @@ class Vitals:
             if news:
                 one.logged = moment
         if news:
-            log.error("%s failed, and is tried again", part, exc_info=error)
+            log.error("%s failed, and is retried", part, exc_info=error)
 
     def well(self, part: str) -> None:
         with self._changing:
@@ -82,7 +82,7 @@ class Vitals:
             one.failures, one.since = 0, None
 
     def parts(self) -> dict[str, str]:
-        """All parts that have run, each "ok" or with what is wrong."""
+        """Return all parts that have run, each "ok" or with what is wrong."""
         moment = time.monotonic()
         with self._changing:
             return {name: one.state(moment) for name, one in self._parts.items()}

@@ -42,7 +42,7 @@ async def _run(settings: Settings, started: Callable[[str], None]) -> None:
 
 
 async def _open(settings: Settings) -> Backend:
-    """Settings with a folder of its own, the first that no other worker holds; the data directory itself is the server's."""
+    """Open a backend in the first worker's folder that no other worker holds; the data directory itself is the server's."""
     shared = settings.database_url or SecretStr(f"sqlite:///{settings.data_dir / 'state.db'}")
     for number in range(1, WORKERS):
         changed = {
@@ -54,4 +54,4 @@ async def _open(settings: Settings) -> Backend:
             return await Backend.open(settings.model_copy(update=changed))
         except Conflict:
             continue
-    raise Conflict(f"there are {WORKERS} workers on {settings.data_dir} already", details={})
+    raise Conflict(f"there are already {WORKERS} workers on {settings.data_dir}", details={})

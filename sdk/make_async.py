@@ -24,19 +24,19 @@ CLASSES = (
     "CollectionHandle",
 )
 FUNCTIONS = ("_events", "_rows", "_close")
-"""What takes its pieces from a transport. Everything else is the same for both clients, and imported."""
+"""Functions that read from a transport. All others are the same for both clients, and imported."""
 
 PLAIN = {
     *("__init__", "__repr__", "__getitem__", "__getstate__", "__deepcopy__"),
     *("_given", "_take", "_take_call", "_tool_name", "alive"),
 }
-"""Functions that wait for nothing, beside properties."""
+"""Methods that wait for nothing, beside properties."""
 
 LEFT_OUT = {"llamaindex", "_ipython_key_completions_"}
-"""LlamaIndex's classes have methods for `await` themselves, and IPython waits for nothing."""
+"""Methods that the asynchronous client lacks: LlamaIndex's classes are asynchronous themselves, and IPython awaits nothing."""
 
 GENERATORS = {"ahead", "batches", "_events", "_rows", "_sent", "_told", "job_events"}
-"""What is iterated over by `async for`, and not awaited."""
+"""Functions whose results are iterated over by `async for` instead of awaited."""
 
 RENAMED = {
     **{name: f"Async{name}" for name in CLASSES[1:]},
@@ -55,7 +55,7 @@ RENAMED = {
 }
 
 READS_FILES = {"_find_files", "_contents", "_agent_input", "_questions"}
-"""Functions that would hold up the loop."""
+"""Functions that would block the loop, and so run in a thread."""
 
 
 class Awaiting(ast.NodeTransformer):
@@ -78,7 +78,7 @@ class Awaiting(ast.NodeTransformer):
         return ast.Name(RENAMED.get(node.id, node.id), node.ctx)
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        """Strings that speak of the class; annotations in quotes are none here."""
+        """Rename the class in strings; there are no quoted annotations."""
         if isinstance(node.value, str) and node.value.startswith("LLMBackendClient("):
             return ast.Constant("Async" + node.value)
         return node
@@ -90,7 +90,7 @@ class Awaiting(ast.NodeTransformer):
         return ast.AsyncFor(**vars(node)) if waits else node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
-        """`yield from` is not for asynchronous generators."""
+        """Replace `yield from`, which asynchronous generators do not have."""
         self.generic_visit(node)
         if isinstance(node.value, ast.YieldFrom):
             one = ast.Name("one", ast.Store())
@@ -125,7 +125,7 @@ def _called(node: ast.AST) -> str:
 
 
 def written() -> str:
-    """The module's text, formatted."""
+    """Return the module's text, formatted."""
     tree = ast.parse(SOURCE.read_text(encoding="utf-8"))
     named = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
     there = set(named) | {
