@@ -37,13 +37,13 @@ _MAGIC = (
     b"\xd0\xcf\x11\xe0",
 )
 _MARKUP = (b"{\\rtf", b"%!PS", b"-----BEGIN PGP")
-"""Of what is written in letters, and is nothing to read."""
+"""How files begin that consist of letters, but are not text to read."""
 _SEVEN_BIT = {"iso2022_jp": b"\x1b$", "iso2022_kr": b"\x1b$)C", "hz": b"~{", "utf_7": b"+"}
 """Encodings whose bytes are all ASCII, with the sequence that introduces other letters in each."""
 
 
 def is_text(data: bytes) -> bool:
-    """Whether a file of a type that is not known looks like text: in UTF-16 only with a byte order mark."""
+    """Return whether a file of an unknown type looks like text; UTF-16 only with a byte order mark."""
     if data.startswith(tuple(mark for mark, _ in _BOMS)):
         return True
     if b"\0" in data or data.startswith(_MARKUP):
@@ -66,7 +66,7 @@ def decoded(data: bytes, warn: Warn, declared: str | None = None) -> str:
     if data.startswith(_MAGIC):
         raise Unreadable("binary, not text")
     nuls = data.count(0)
-    if nuls > len(data) // 4:  # UTF-16 without a mark: every other byte of most languages' texts
+    if nuls > len(data) // 4:  # UTF-16 without a mark: in most languages, every other byte is 0
         high = data[1::2].count(0)
         encoding = "utf-16-le" if high > nuls - high else "utf-16-be"
         return _readable(_replacing(data, encoding, warn))
@@ -80,7 +80,7 @@ def _by_looks(data: bytes, declared: str | None, warn: Warn) -> str:
     wrong = text.count("\ufffd") - data.count("\ufffd".encode())
     if not wrong:
         return text
-    # Bytes of another encoding hardly ever form a valid UTF-8 sequence.
+    # Bytes in another encoding hardly ever form a valid UTF-8 sequence.
     letters = sum(1 for _ in _UTF8_LETTERS.finditer(data)) + len(_CUT.findall(data))
     if letters >= wrong or (declared == "utf-8" and wrong == len(_BEGUN.findall(data))):
         _tell(wrong, "UTF-8", warn)
@@ -155,8 +155,9 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def clean(text: str, warn: Warn) -> str:
-    """The text with plain line ends, and without control characters and lone surrogates, which are reported to `warn`;
-    ligatures become letters.
+    """Return the text with plain line ends, and with ligatures as letters.
+
+    Control characters and lone surrogates are removed, and reported to `warn`.
     """
     text = _CONTROLS.sub(" ", _LINE_END.sub("\n", text))
     if text.isascii():

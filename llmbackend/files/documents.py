@@ -1,4 +1,4 @@
-"""Files into documents."""
+"""Turns files into documents."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .pool import ParsingPool
 from .syntax import PART_OF, ParsedDocument
 
 IN_ADVANCE = 64
-"""Files that are read, or queued, at the same time."""
+"""Most files that are read or queued at the same time."""
 
 
 async def from_files(
     pool: ParsingPool, files: Sequence[File]
 ) -> AsyncGenerator[tuple[int, Sequence[Document | Failure]], None]:
-    """Each file's documents, or why there are none, in order; in batches of those that are ready."""
+    """Yield the number of files read, and their documents or failures, in order, whenever some are ready."""
     left = iter(files)
     reading = deque(asyncio.create_task(_from_file(pool, file)) for file in islice(left, IN_ADVANCE))
     try:
@@ -39,7 +39,7 @@ async def from_files(
 
 
 async def _from_file(pool: ParsingPool, file: File) -> list[Document | Failure]:
-    """The file's document, then one for each readable file inside it, whose metadata names the outer one (PART_OF)."""
+    """Return a file's document, then one for each readable file inside it, whose metadata names the outer one (PART_OF)."""
     try:
         found = await pool.parse(file.name, file.content)
     except Unreadable as error:

@@ -37,7 +37,7 @@ class _Beneath(ctypes.Structure):
 
 
 def version() -> int:
-    """The version of the interface; 0 if the system has none or forbids its use."""
+    """Return the version of the interface; 0 if the system has none or forbids its use."""
     if sys.platform != "linux":
         return 0
     return max(0, _syscall(_CREATE_RULESET, None, 0, _ASK_VERSION))

@@ -1,4 +1,4 @@
-"""A project's own file readers, run in the process of our own parsers."""
+"""Runs a project's own file readers in the process of our own parsers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .parsing import FORMATS
 
 
 def take(readers: Iterable[str]) -> None:
-    """Import these readers (each `.xyz=module:name`) and use them from now on. One that cannot be imported fails each of its files."""
+    """Import these readers (each `.xyz=module:name`) and use them from now on. If one cannot be imported, its files fail."""
     for one in readers:
         suffix, _, by = one.partition("=")
         FORMATS[suffix] = _parser(suffix, by)

@@ -19,20 +19,20 @@ class Unreadable(Exception):
 
 
 def at_most(most: int, count: int, what: str) -> None:
-    """Raises Unreadable for a file with more of something than any real one has, since parsing it would take long."""
+    """Raise Unreadable for a file with more of something than any real one has, because parsing it would take long."""
     if count > most:
         raise Unreadable(f"too large: it has {count} {what}, and {most} are read")
 
 
 ATTRIBUTES = 10_000
-"""Attributes of one tag."""
+"""Most attributes of a tag."""
 _LONG_TAG = re.compile(r"<[^<>]{50000,}")
 _VALUE = re.compile(r"""=\s*(?:"[^"]*"|'[^']*')""")
 _ATTRIBUTE = re.compile(r"\s[^\s=/]")
 
 
 def check_attributes(markup: str) -> None:
-    """Raises Unreadable for an HTML or XML tag with more attributes than any real one has."""
+    """Raise Unreadable for an HTML or XML tag with more attributes than any real one has."""
     for tag in _LONG_TAG.finditer(markup):
         names = _VALUE.sub(" = ", tag[0])
         at_most(ATTRIBUTES, sum(1 for _ in _ATTRIBUTE.finditer(names)), "attributes in a tag")

@@ -14,21 +14,22 @@ from .formats import html, mail, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
 
 ATTACHMENTS = 200
-"""Files inside one file that are read."""
+"""Most files inside one file that are read."""
 ATTACHMENT_DEPTH = 3
-"""How deeply nested files are read."""
+"""Levels of files inside files that are read."""
 
 
 NAMED = 10
-"""Files inside one file that a warning names."""
+"""Most files inside one file that a warning names."""
 
 NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
-"""What a file is that is not read."""
+"""Says what a file is that cannot be read."""
 
 
 def parse(name: str, data: bytes) -> Parsed:
-    """A file's text, by the format that the name's extension tells, else as text. Raises Unreadable, or ImportError
-    without its parser.
+    """Extract a file's text, in the format of its extension, or as plain text.
+
+    Raises Unreadable, and ImportError if the format's parser is not installed.
     """
     suffix = PurePosixPath(name).suffix.lower()
     if not data:
@@ -37,7 +38,7 @@ def parse(name: str, data: bytes) -> Parsed:
         read, data = text.plain, text.without_colors(data)
         if not is_text(data):
             raise Unreadable(f"unsupported type {suffix}: {NEITHER}")
-    warnings: dict[str, None] = {}  # each once, in their order
+    warnings: dict[str, None] = {}  # each once, in order
 
     def warn(warning: str) -> None:
         warnings[warning] = None
@@ -58,9 +59,9 @@ def parse(name: str, data: bytes) -> Parsed:
 
 
 def parse_all(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, Parsed | Unreadable]]:
-    """The file itself, then each readable file inside it, under names below its own.
+    """Yield the file itself, then each file inside it, under names below its own.
 
-    Raises as `parse` for the file itself; for an unreadable file inside it, the reason is yielded.
+    Raises what `parse` raises for the file itself. For an unreadable file inside it, yields the reason.
     """
     parsed = parse(name, data)
     found: dict[str, bytes] = {}
@@ -87,7 +88,7 @@ def parse_all(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, Par
 
 
 def _free(name: str, taken: dict[str, bytes]) -> str:
-    """The name, or a similar one that is not taken."""
+    """Return the name, or a similar one that is not taken."""
     path = PurePosixPath(name)
     number = 1
     while name in taken:

@@ -1,4 +1,4 @@
-"""A pool of parsing processes (process.py), which are reused, and replaced when they fail."""
+"""Keeps a pool of parsing processes (process.py), which are reused, and replaced when they fail."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Limits:
     seconds: float = 60
     memory: int = 2**30
     text: int = 64 * 2**20
-    """Bytes, as UTF-8."""
+    """Bytes of its text as UTF-8."""
 
 
 class ParsingPool:
-    """Belongs to one event loop. Processes are started when there are files for them."""
+    """A pool of parsing processes, for one event loop. Processes are started when there are files for them."""
 
     def __init__(self, limits: Limits) -> None:
         self.size = min(os.cpu_count() or 1, 4)
@@ -50,16 +50,16 @@ class ParsingPool:
         self._ending: asyncio.TimerHandle | None = None
 
     async def parse(self, name: str, data: bytes) -> list[tuple[str, Parsed | Unreadable]]:
-        """The texts of a file and of the files inside it, by name; the name's extension tells the format.
+        """Return the texts of a file and of the files inside it, by name; the extension of `name` tells the format.
 
-        For an inner file without text there is the reason. Raises Unreadable with the reason for the file itself,
+        An inner file without text has the reason instead. Raises Unreadable with the reason for the file itself, and
         BackendError if a parser is not installed.
         """
         if not data and PurePosixPath(name).suffix.lower() not in READERS:
             raise Unreadable("empty")  # thousands of them need no process
         async with self._places.held(tracing.project()):
             if self._idle and self._idle[-1].readers != _own_readers():
-                self._end_idle()  # a reader was registered since they were started
+                self._end_idle()  # a reader was registered after they were started
             if self._idle:
                 with suppress(_Ended):  # perhaps because of an earlier file: this one gets a new process
                     return await self._read(self._idle.pop(), name, data)
@@ -74,14 +74,14 @@ class ParsingPool:
             with _naming_own(name):
                 head, text = await parser.parse(name, data)
             kept = parser.files < FILES_A_PROCESS
-        finally:  # also if the call is cancelled, while its file is still being read
+        finally:  # also if the call is cancelled while its file is being read
             if kept:
                 self._keep(parser)
             else:
                 await parser.end()
         if "missing" in head:
             raise BackendError(
-                f"a package is not installed that reads files such as {name}: "
+                f"reading files such as {name} needs a package that is not installed: "
                 f"pip install 'llmbackend[documents]' (missing: {head['missing']})",
                 details={"backend": "documents"},
             )
@@ -112,7 +112,7 @@ class ParsingPool:
         return idle
 
     async def close(self) -> None:
-        """End the idle processes; callers end those that are reading."""
+        """End the idle processes. Calls under way end theirs."""
         if self._ending is not None:
             self._ending.cancel()
         for parser in self._end_idle():
@@ -120,13 +120,13 @@ class ParsingPool:
 
 
 def _own_readers() -> list[str]:
-    """The project's own readers registered so far, as arguments for a process."""
+    """Return the project's own readers registered so far, as arguments for a process."""
     return [f"{suffix}={part.by}" for suffix, part in READERS.items()]
 
 
 @contextmanager
 def _naming_own(name: str) -> Iterator[None]:
-    """If a project's own reader takes too long or crashes, the reason names it."""
+    """Name a project's own reader in the reason if it takes too long or crashes."""
     own = READERS.get(PurePosixPath(name).suffix.lower())
     try:
         yield
@@ -171,7 +171,7 @@ class _Parser:
         try:
             async with asyncio.timeout(self._limits.seconds):
                 files.write(frame({"name": name}, data))
-                with suppress(ConnectionError):  # it may have written the reason before it ended
+                with suppress(ConnectionError):  # the process may have written the reason before it ended
                     await files.drain()
                 lengths = LENGTHS.unpack(await texts.readexactly(LENGTHS.size))
                 if max(lengths) > self._limits.text:
@@ -186,13 +186,13 @@ class _Parser:
         return head, text
 
     def kill(self) -> None:
-        # Only once: a second call would collect the exit code that asyncio waits for.
+        # Only once, because a second call would collect the exit code that asyncio waits for.
         if not self._killed and self._process.returncode is None:
             self._killed = True
             self._process.kill()
 
     async def end(self) -> None:
-        """Returns once the process and its pipes are gone."""
+        """End the process, and wait until it and its pipes are gone."""
         self.kill()
         with CancelScope(shield=True):
             await self._process.communicate()
@@ -200,7 +200,7 @@ class _Parser:
 
 _REASONS = {
     OUT_OF_MEMORY: "took too much memory",
-    -getattr(signal, "SIGKILL", 9): "took too much memory",  # for the whole system
+    -getattr(signal, "SIGKILL", 9): "took too much memory",  # the system as a whole has run out of it
     -getattr(signal, "SIGXCPU", 24): "took too long",
     -getattr(signal, "SIGALRM", 14): "took too long",
 }

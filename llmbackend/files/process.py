@@ -29,7 +29,7 @@ LENGTHS = struct.Struct(">II")
 OUT_OF_MEMORY = 3
 """The exit code of a process that ran out of memory."""
 GRACE = 5
-"""Seconds beyond its limit after which it ends itself, in case its parent is gone."""
+"""Seconds beyond its limit after which the process ends itself, in case its parent is gone."""
 
 
 def frame(head: dict[str, Any], body: bytes = b"") -> bytes:
@@ -44,7 +44,7 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)  # keep what parsers print out of the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # left to the parent process
-    own_readers.take(sys.argv[4:])  # while there are files to import
+    own_readers.take(sys.argv[4:])  # while files can still be imported
     restrict(memory)
     try:
         while (taken := _take(files)) is not None:
@@ -65,7 +65,7 @@ def _take(files: BinaryIO) -> tuple[str, bytes] | None:
 
 
 def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
-    """A frame's head, which describes each text or the error, and its body, the texts."""
+    """Return a frame's head, which describes each text or the error, and its body, the texts."""
     found: list[dict[str, Any]] = []
     texts: list[bytes] = []
     try:
@@ -120,11 +120,11 @@ PARSERS = (
     ),
     *("markitdown", "openpyxl", "PIL", "pptx", "pypdf", "soupsieve", "webencodings"),
 )
-"""Packages that are searched for in every folder of the import path."""
+"""Packages that are looked for in every folder of the import path."""
 
 
 def _readable() -> Iterator[Path]:
-    """What parsing needs: Python, its packages and this one, and the system's libraries; no folder of the user's."""
+    """Yield what parsing needs: Python, its packages and this one, and the system's libraries, but no folder of the user."""
     import llm_client
 
     yield from map(Path, {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix})
@@ -136,7 +136,7 @@ def _readable() -> Iterator[Path]:
     yield Path(__file__).parents[2]
     yield Path(llm_client.__file__)
     for place in map(Path, filter(None, sys.path)):
-        # Other folders on the path, such as that of the calling script, hold more than modules.
+        # Other folders on the path, such as that of the calling script, contain more than modules.
         if place.name in ("site-packages", "dist-packages") or next(place.glob("*.dist-info"), None):
             yield place
         else:

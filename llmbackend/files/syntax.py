@@ -1,4 +1,4 @@
-"""How a document's text is marked up."""
+"""Tells how a document's text is marked up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PART_OF = "part_of"
 
 
 class ParsedDocument(Document):
-    """A document read from a file; its name does not tell the syntax of its text."""
+    """A document read from a file, whose name does not show the syntax of its text."""
 
     syntax: Syntax
     warnings: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class BareText(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> BareText:
-        """Its id is the hash of its content."""
+        """Return a text with the hash of its content as its id."""
         return cls(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32], text, {})
 
 
@@ -38,7 +38,7 @@ _SYNTAXES: dict[str, Syntax] = {".md": "markdown", ".markdown": "markdown", ".rs
 
 
 def syntax(document: Document | BareText) -> Syntax:
-    """How the document's text is marked up, by the extension of its id or `source` unless it was parsed."""
+    """Return how a document's text is marked up: by the extension of its id or `source`, unless it was parsed from a file."""
     if isinstance(document, ParsedDocument):
         return document.syntax
     if isinstance(document, BareText):  # its id is a hash

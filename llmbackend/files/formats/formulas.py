@@ -1,4 +1,4 @@
-"""Formulas of Word (OMML) and HTML (MathML) as a line of text; exponents and fractions stay apart from other digits."""
+"""Writes formulas of Word (OMML) and HTML (MathML) as a line of text, with exponents and fractions apart from other digits."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _NO_TEXT = (
 _HIDDEN = '[hidden], dialog:not([open]), [style*="display:none"], [style*="display: none"]'
 _BANNER = re.compile(r"cookie|consent|gdpr", re.IGNORECASE)
 BANNER = 1_500
-"""Longest text, in characters, that counts as a cookie banner; a longer one is about cookies."""
+"""Most characters of a cookie banner; a longer text is one about cookies."""
 NAVIGATION = 200
 """Most characters outside links that navigation has."""
 
@@ -38,7 +38,7 @@ TAGS = 200_000
 
 
 HIDDEN = 20
-"""Hidden characters from which on a warning is given."""
+"""Least number of hidden characters for a warning."""
 
 
 def page(markup: str, warn: Warn) -> str:
@@ -64,7 +64,7 @@ def page(markup: str, warn: Warn) -> str:
     names = [" ".join(heading.get_text().split()) for heading in headings]
     if title and not any(
         name in title and 2 * len(name) >= len(title) for name in names
-    ):  # without the site's name
+    ):  # leaves out the site's name
         if headings and all(heading.name != "h6" for heading in headings):
             for heading in headings if any(heading.name == "h1" for heading in headings) else ():
                 heading.name = f"h{int(heading.name[1]) + 1}"  # the title is above them all
@@ -92,7 +92,7 @@ def _main_parts(soup: Any) -> list[Any]:
 
 
 def _leave_out_what_is_hidden(soup: Any, warn: Warn) -> None:
-    """Unless it is most of the page, as where a script would show it."""
+    """Remove hidden parts, unless they are most of the page, which a script would show."""
     hidden = [tag for tag in soup.select(_HIDDEN) if tag.name not in ("html", "body")]
     outer = [tag for tag in hidden if not any(one is other for one in tag.parents for other in hidden)]
     count = sum(map(_length, outer))
@@ -124,13 +124,13 @@ def markdown(part: Any) -> str:
     rendered = HtmlConverter().convert(
         io.BytesIO(str(soup).encode()),
         StreamInfo(charset="utf-8"),
-        escape_asterisks=False,  # text is to read as the page shows it
+        escape_asterisks=False,  # so that text reads as the page shows it
         escape_underscores=False,
     )
     return without_images(rendered.markdown).strip()
 
 
-# Browsers show these as blocks; markdownify takes them for inline text.
+# Browsers show these as blocks, but markdownify treats them as inline text.
 _BLOCKS = re.compile(
     "^(?:address|aside|body|center|details|dir|fieldset|figure|footer|form|header|hgroup|legend|main|menu|nav|search"
     "|summary|noframes|frameset)$"
@@ -157,7 +157,7 @@ OPTIONS = 20
 
 
 def _spell_out(soup: Any) -> None:
-    """Turn what a browser shows, but which is not text, into text."""
+    """Turn what a browser shows, but is not text, into text."""
     for reading in soup("rt"):  # how to pronounce the text below it
         reading.insert_before("(")
         reading.insert_after(")")
@@ -187,7 +187,7 @@ def _formula(math: Any) -> str:
         return f"${said.strip()}$"
     try:
         return linear(tree(str(math)))
-    except SyntaxError:  # not well-formed XML, as HTML need not be
+    except SyntaxError:  # HTML need not be well-formed XML
         return str(math.get_text(" ", strip=True))
 
 
@@ -195,7 +195,7 @@ _COUNTED = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upp
 
 
 def _count(ordered: Any) -> None:
-    """Write out the numbers of a list that counts otherwise than Markdown."""
+    """Write out the numbers of a list that does not count as Markdown does."""
     items = ordered("li", recursive=False)
     shape = _COUNTED.get(str(ordered.get("type", "1")), "decimal")
     down = ordered.has_attr("reversed")
@@ -216,7 +216,7 @@ def _int(value: Any, otherwise: int) -> int:
 
 
 def without_images(text: str) -> str:
-    """An image's description, in its place."""
+    """Replace images by their descriptions."""
     return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
 
 
@@ -229,7 +229,7 @@ def _soup(markup: str) -> Any:
     from bs4 import BeautifulSoup
 
     warnings.simplefilter("ignore")
-    # Python's parser has no depth limit; lxml's knows which tags need no closing.
+    # Python's parser has no depth limit, but lxml's knows which tags need no closing.
     ends = Counter(bool(end) for end in _MAY_STAY_OPEN.findall(markup))
     return BeautifulSoup(markup, "html.parser" if ends[True] >= ends[False] else "lxml")
 
@@ -261,7 +261,7 @@ _ABOUT_COOKIES = re.compile("cookie|track|privacy|datenschutz|confidentialit|pri
 
 
 def _asks(tag: Any) -> bool:
-    """Whether it asks for consent to cookies, rather than to something else, or is a recipe."""
+    """Return whether a part asks for consent to cookies, not to something else, and is not a recipe."""
     about = _ABOUT_COOKIES.search(tag.get_text(" ")) is not None
     return about and tag.find(["button", "a", "input"]) is not None
 
@@ -288,9 +288,9 @@ def _raise_and_lower(soup: Any) -> None:
 
 
 def apart(text: str, before: str, *, raised: bool, is_note: bool = False) -> str | None:
-    """A super- or subscript, kept apart from a number before it: 14¹ is not 141, 10^6 is not 106.
+    """Write a super- or subscript apart from a number before it, so that 14¹ does not become 141, or 10⁶ 106.
 
-    None if it stays as it is.
+    Returns None if it needs no change.
     """
     text = text.strip()
     table = _RAISED if raised else _LOWERED

@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any
 
 SPANNED = 10_000
-"""Most cells that a table's spans may fill: a span is a number that the page may set to anything."""
+"""Most cells that a table's spans may fill, because a page may set a span to any number."""
 
 
 def plain(table: Any) -> None:
@@ -66,7 +66,7 @@ def _new(name: str) -> Any:
 
 
 def _is_layout(table: Any, rows: list[Any], inner: list[Any]) -> bool:
-    """Whether it is used for layout only, as in many mails."""
+    """Return whether a table is used for layout only, as in many mails."""
     if str(table.get("role", "")).lower() in ("presentation", "none"):
         return True
     if len(rows) == 1 and len(_cells(rows[0])) == 1:
@@ -76,7 +76,7 @@ def _is_layout(table: Any, rows: list[Any], inner: list[Any]) -> bool:
 
 
 def _in_a_line(table: Any) -> str:
-    """A table inside a cell, row by row."""
+    """Return a table inside a cell as text, row by row."""
     told = []
     for row in _rows(table):
         cells = [" ".join(cell.get_text(" ").split()) for cell in _cells(row)]
@@ -85,7 +85,7 @@ def _in_a_line(table: Any) -> str:
 
 
 def _heads(table: Any, rows: list[Any]) -> list[Any]:
-    """The header rows; if none is marked the first row, since Markdown needs one."""
+    """Return the header rows; if none is marked, the first row, because Markdown needs one."""
     named = [row for row in rows if row.parent.name == "thead"]
     named = named or list(takewhile(_names, rows))
     if len(named) == len(rows):
@@ -94,7 +94,7 @@ def _heads(table: Any, rows: list[Any]) -> list[Any]:
 
 
 def _names(row: Any) -> bool:
-    """Whether it has header cells only; the corner above row names often is not one."""
+    """Return whether a row has only header cells; the corner above row names often is not one."""
     cells = _cells(row)
     named = [cell for cell in cells if cell.name == "th"]
     return bool(named) and all(cell.name == "th" or not cell.get_text(strip=True) for cell in cells)

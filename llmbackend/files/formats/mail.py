@@ -1,4 +1,4 @@
-"""Mails, with the mails forwarded in them."""
+"""Reads mails, with the mails forwarded in them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .html import page
 
 _HEAD = ("Subject", "From", "To", "Cc", "Date")
 FORWARD_DEPTH = 20
-"""How deeply mails may be nested."""
+"""Most levels of forwarded mails."""
 
 
 HEAD = 2**18
 """Most bytes of a mail's head; mail servers accept less."""
 PARTS = 20_000
-"""Most boundary lines: each may begin a part."""
+"""Most boundary lines, each of which may begin a part."""
 
 
 _BEFORE = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*")
@@ -33,14 +33,14 @@ def mail(data: bytes, warn: Warn) -> Parsed:
     at_most(PARTS, data.count(b"\n--"), "parts")
     message: Any = message_from_bytes(_BEFORE.sub(b"", data), policy=policy.default)
     if not _fields(message, warn):
-        raise Unreadable("broken: a mail has a sender and a subject, and this has none")
+        raise Unreadable("broken: a mail has a sender and a subject, but this has none")
     attachments: list[Attachment] = []
     text = _told(message, attachments, warn)
     return Parsed(text, attachments=tuple(attachments))
 
 
 def _told(message: Any, attachments: list[Attachment], warn: Warn, depth: int = 0) -> str:
-    """A mail's head, its texts in order, and the mails inside it."""
+    """Return a mail's head, its texts in order, and the mails inside it."""
     before = len(attachments)
     body = "\n\n".join(filter(None, (text.strip("\n") for text in _texts(message, attachments, warn, depth))))
     fields = _fields(message, warn)
@@ -108,7 +108,7 @@ def _texts(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> 
 
 
 def _with_another_boundary(part: Any, attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
-    """The parts of a mail that is not divided as its head says, if its text begins with a boundary line."""
+    """Yield the parts of a mail that is divided by another boundary line than its head says."""
     from email import message_from_string, policy
 
     text = str(part.get_payload())
@@ -124,7 +124,7 @@ _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "application
 
 
 def _unpacked(part: Any) -> list[Any]:
-    """The mails in a part; some programs send them as base64, against the standard."""
+    """Return the mails in a part; some programs send them as base64, against the standard."""
     inner = part.get_payload()
     if str(part.get("Content-Transfer-Encoding", "")).strip().lower() not in ("base64", "quoted-printable"):
         return list(inner)
@@ -145,7 +145,7 @@ def _unpacked(part: Any) -> list[Any]:
 
 
 def _best(parts: list[Any], attachments: list[Attachment], warn: Warn, depth: int) -> Iterator[str]:
-    """Of several forms of one text the plain one, unless another has much more; other parts stay."""
+    """Yield the plain form of a text with several forms, unless another one has much more text; keep other parts."""
     told = [(part, "\n\n".join(_texts(part, attachments, warn, depth)).strip()) for part in parts]
     plain = [text for part, text in told if part.get_content_type() == "text/plain" and text]
     other = [
@@ -157,7 +157,7 @@ def _best(parts: list[Any], attachments: list[Attachment], warn: Warn, depth: in
 
 
 def _words(text: str) -> str:
-    """The text without link targets."""
+    """Return the text without link targets."""
     return re.sub(r"\]\([^()\s]*\)", "]", text)
 
 
@@ -174,7 +174,7 @@ def _text(part: Any, warn: Warn) -> str:
 
 
 def _flowed(text: str, without_space: bool) -> str:
-    """Paragraphs with their line breaks undone (RFC 3676), which may be inside words."""
+    """Undo the line breaks inside paragraphs (RFC 3676), which may be inside words."""
     text = re.sub(r"(?m)^ (?=[> ]|From )", "", text)
     break_ = r"(?m)(?<!^--)(?<=[^\n]) \r?\n(?!>|\r?\n|-- \r?\n)"
     return re.sub(break_, "" if without_space else " ", text)
@@ -199,7 +199,7 @@ _OPTION = re.compile(r";([\w-]+)=(?:\"([^\"]*)\"|([^\";:]*))")
 
 
 def _invitation(text: str) -> str:
-    """A calendar entry as text (RFC 5545)."""
+    """Return a calendar entry as text (RFC 5545)."""
     told: list[str] = []
     within: list[str] = []
     for line in re.sub(r"\r?\n[ \t]", "", text).splitlines():

@@ -1,4 +1,4 @@
-"""The numbers of Word's headings and lists: the file does not contain them, Word counts when it shows them."""
+"""Counts the numbers of Word's headings and lists, which the file does not contain: Word counts when it shows them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class Numbering:
             self._overridden[id] = changed
 
     def label(self, own: Any, of_style: Any, *, in_heading: bool) -> str:
-        """The next paragraph's number as Word shows it; empty for none, a bullet, and what Markdown counts the same way."""
+        """Return the next paragraph's number as Word shows it; empty if it has none, a bullet, or one that Markdown counts
+        in the same way.
+        """
         id = _said(own, "numId") or _said(of_style, "numId")
         if id not in self._lists:
             return ""
@@ -78,7 +80,7 @@ class Numbering:
 
 
 def _is_plain(levels: dict[int, _Level]) -> bool:
-    """Whether all levels count 1., 2., 3., as Markdown does."""
+    """Return whether all levels count 1., 2., 3., as Markdown does."""
     return all(
         level.format in ("bullet", "none")
         or (level.format == "decimal" and level.start == 1 and re.fullmatch(r"%\d\.", level.shape))

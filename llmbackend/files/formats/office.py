@@ -1,4 +1,4 @@
-"""What Office files have in common: zip archives of XML."""
+"""Opens Office files, which are all zip archives of XML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ UNPACKED = 256 * 2**20
 ROWS = 2**20
 """Most rows of a sheet, as in Excel."""
 PIECES = 300_000
-"""Elements of a text or slide, enough for some 2,000 pages. A paragraph has three, and takes a quarter of a millisecond."""
+"""Most elements of a text or slide, enough for some 2,000 pages. A paragraph has three, and takes a quarter of a
+millisecond."""
 
 
 def check_archive(data: bytes, kind: str) -> None:
@@ -50,7 +51,7 @@ _CELL = re.compile(rb"<(?:\w+:)?t?c[\s/>]")
 
 
 def _check_tables(markup: bytes) -> None:
-    """Checked before any is read, which takes long; a sheet's row far down stands for all rows above it."""
+    """Check the size of tables before they are read, because reading adds all missing rows above a row far down."""
     rows = list(_ROW.finditer(markup))
     at_most(ROWS, max((int(row[1] or 0) for row in rows), default=0), "rows")
     for row, end in pairwise([*(row.start() for row in rows), len(markup)]):
@@ -71,7 +72,7 @@ class Package:
         self._before = dict(self.parts)
 
     def related(self, part: str, kind: str) -> Iterator[str]:
-        """The parts of a kind that a part refers to; for "", those that the file itself does."""
+        """Yield the parts of a kind that a part refers to; for the part "", those that the file itself refers to."""
         name = join(dirname(part), "_rels", f"{part.rpartition('/')[2]}.rels")
         if name not in self.parts:
             return
@@ -84,7 +85,7 @@ class Package:
         return tree(self.parts[part])
 
     def written(self) -> bytes:
-        """The changed file without pictures; the original if nothing changed."""
+        """Return the changed file without pictures; the original if nothing has changed."""
         if self.parts == self._before:
             return self._data
         file = io.BytesIO()

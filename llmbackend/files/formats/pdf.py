@@ -1,4 +1,4 @@
-"""PDF: the pages' text, with form fields and annotations."""
+"""Reads PDF: the pages' text, with form fields and annotations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pdf(data: bytes, warn: Warn) -> Parsed:
     from pypdf import PdfReader
     from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError
 
-    # Objects that can be counted without opening the file, which takes a minute with millions of them.
+    # Objects are counted without opening the file, which takes a minute with millions of them.
     at_most(PAGES, len(_PAGE.findall(data)), "pages")
     try:
         reader = PdfReader(io.BytesIO(data))
@@ -76,7 +76,7 @@ def _pages(reader: Any, warn: Warn) -> tuple[list[str], Container[int]]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Numbers as an index writes them: 2, 5-7."""
+    """Write numbers as an index does: 2, 5-7."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -103,7 +103,7 @@ class _Piece(NamedTuple):
 
 
 def _text(page: Any) -> str:
-    """A page's text, in which super- and subscript digits do not become part of a number."""
+    """Return a page's text, with super- and subscript digits apart from numbers."""
     pieces: list[_Piece] = []
     rise = of_piece = 0.0
 
@@ -158,7 +158,7 @@ def _telling_sizes(page: Any) -> Iterator[None]:
 
 
 SMALL = 0.85
-"""Share of the neighbouring text's size below which a piece may be a super- or subscript."""
+"""A piece smaller than this share of the neighbouring text's size may be a super- or subscript."""
 _MARK = re.compile(r"\s*[\w+−-][\w,;+−-]{0,5}\s*")
 
 

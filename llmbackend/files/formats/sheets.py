@@ -1,4 +1,4 @@
-"""Workbooks, as Excel shows them."""
+"""Reads workbooks as Excel shows them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _tell_losses(sheet: Any, markup: bytes, warn: Warn) -> None:
 
 
 def _rows(sheet: Any, markup: bytes, notes: dict[str, str]) -> Iterator[list[str]]:
-    """Its cells as shown, with the common value in each merged cell; removes from `notes` those it includes."""
+    """Yield a sheet's rows as shown, with the common value in each merged cell, and the notes, which it removes from `notes`."""
     merged = _merged(markup)
     values: dict[tuple[int, int], str] = {}
     for number, row in enumerate(sheet.iter_rows(), 1):

@@ -1,4 +1,4 @@
-"""Slides: for each its title, its texts from top to bottom, its notes and comments."""
+"""Reads slides: of each, the title, the texts from top to bottom, notes and comments."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _as_table(rows: list[list[str]]) -> str:
 
 
 def _cells(table: Any) -> list[list[Any]]:
-    """The visible cell at each place: of merged ones the first."""
+    """Return the visible cell at each place; for merged cells, the first."""
     rows = [list(row.cells) for row in table.rows]
     for top, row in enumerate([*rows]):
         for left, cell in enumerate([*row]):

@@ -1,4 +1,4 @@
-"""Tables: each row repeats its columns' names, because a search may find it without the table's header."""
+"""Writes tables as text. Each row repeats its column names, because a search may find it without the table's header."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 from ..parsed import at_most
 
 COLUMNS = 2**14
-"""Cells of a row: as many as a sheet of Excel has."""
+"""Most cells of a row, as in Excel."""
 SAMPLE = 100
-"""Rows examined to tell whether a table has a header."""
+"""Rows examined to decide whether a table has a header."""
 
 _NUMBER = re.compile(r"[-+(]?[$€£¥]?\s?\d[\d.,' \u00a0]*(?:[eE][-+]?\d+)?\s?[%€$£¥)]?")
 _DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ]\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(?::\d{2})?")
@@ -21,7 +21,7 @@ _YEAR = re.compile(r"(?:1[89]|20|21)\d\d")
 
 
 def records(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as text: `name: value` lines, with a blank line between rows; without a header, rows as they are."""
+    """Write rows as `name: value` lines, with a blank line between rows; without a header, rows as they are."""
     filled = _Filled([" ".join(cell.split()) for cell in row] for row in _not_too_wide(rows))
     sample = filled.ahead(SAMPLE)
     if not sample:
@@ -53,7 +53,7 @@ def records(rows: Iterable[Sequence[str]]) -> str:
 
 
 BLOCK = 20
-"""Rows after an empty one that are examined to tell whether another table begins."""
+"""Rows after an empty one that are examined to decide whether another table begins."""
 
 
 class _Filled:
@@ -93,7 +93,7 @@ def _named(rows: _Filled, first: Sequence[str] | None = None) -> Sequence[str]:
     [further] = rows.skip(1)
     for number, name in enumerate(further[1 : len(head)], 1):
         if name and not head[number]:
-            head[number] = head[number - 1]  # a name for several columns is in the first of them
+            head[number] = head[number - 1]  # a name for several columns is only in the first of them
     pairs = zip_longest(head, further, fillvalue="")
     return [" ".join(dict.fromkeys(filter(None, pair))) for pair in pairs]
 
@@ -145,7 +145,7 @@ def _record(head: Sequence[str] | None, row: Sequence[str]) -> str:
 
 
 def _kind(cell: str) -> str:
-    """The kind of a cell's value if it is not plain text: then it is data, not a name."""
+    """Return the kind of a cell's value, if it is not plain text: then it is data, not a name."""
     if _DATE.fullmatch(cell):
         return "date"
     if _NUMBER.fullmatch(cell):
@@ -154,7 +154,7 @@ def _kind(cell: str) -> str:
 
 
 def _has_head(table: Sequence[Sequence[str]], width: int) -> bool:
-    """Whether the first row is a header. If in doubt, it is unless all of it is data."""
+    """Return whether the first row is a header. If in doubt, it is, unless all of it is data."""
     if max(width, _used(table[0])) < 2:
         return False
     votes = _votes(table)
@@ -235,9 +235,9 @@ _IN_SINGLE_QUOTES = re.compile(r"(?m)(?:^|[,;\t|])[ ]?'[^'\n]*[,;\t|][^'\n]*'(?=
 
 
 def _consistency(rows: Sequence[Sequence[str]], separator: str) -> tuple[float, int]:
-    """How well a separator explains some rows: the same number of cells in each, and no other separator inside them.
+    """Return how well a separator explains some rows: by equal numbers of cells, and by other separators inside the cells.
 
-    The comma of a decimal number does not count as one.
+    A decimal comma does not count as a separator.
     """
     if any(len(row) > COLUMNS for row in rows):  # a file for which this is the best explanation is refused
         return 0.5, -SEPARATORS.find(separator)

@@ -1,4 +1,4 @@
-"""Plain text, JSON and notebooks."""
+"""Reads plain text, JSON and notebooks."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def _named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 NAMES = 250_000
-"""Values of one JSON object."""
+"""Most values of one JSON object."""
 CELLS = 50_000
-"""Cells of a notebook."""
+"""Most cells of a notebook."""
 
 
 def _lines(value: Any, name: str = "") -> Iterator[str]:
@@ -107,7 +107,7 @@ def notebook(data: bytes, warn: Warn) -> Parsed:
     book = json.loads(decoded(data, warn))
     cells = _cells(book)
     if cells is None:
-        raise Unreadable("broken: a notebook has cells, and this has none")
+        raise Unreadable("broken: a notebook has cells, but this has none")
     metadata = _dict(book.get("metadata"))
     names = (
         _dict(metadata.get("kernelspec")).get("language"),
@@ -190,17 +190,17 @@ _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|\Z)")
 
 
 def _as_shown(printed: str) -> str:
-    """As a terminal shows it: without color codes, and only the last state of a progress bar."""
+    """Return output as a terminal shows it: without color codes, and with only the last state of a progress bar."""
     return _OVERWRITTEN.sub("", _COLORS.sub("", printed))
 
 
 def without_colors(data: bytes) -> bytes:
-    """A file without the codes by which programs color what they print."""
+    """Return a file without the codes by which programs color their output."""
     return _COLORS_OF_LOGS.sub(b"", data)
 
 
 def _joined(value: Any) -> str:
-    """A text, or the lines of one."""
+    """Return a text that is given as such, or as its lines."""
     if isinstance(value, list):
         return "".join(map(_joined, value))
     return value if isinstance(value, str) else ""

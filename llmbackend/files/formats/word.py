@@ -1,4 +1,4 @@
-"""Word files. What mammoth does not read, or misreads, is rewritten in the document beforehand."""
+"""Reads Word files by mammoth. What mammoth does not read, or misreads, is rewritten in the document beforehand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def docx(data: bytes, warn: Warn) -> Parsed:
 
 
 def _written_out(data: bytes, warn: Warn) -> bytes:
-    """The file with all its text where mammoth looks for it."""
+    """Return the file with all its text where mammoth looks for it."""
     from lxml import etree
 
     package = Package(data)
@@ -85,7 +85,7 @@ def _tag(name: str) -> str:
 
 
 def _value(node: Any, path: str) -> str | None:
-    """A child element's `w:val`, "" if it has none; None if there is no such element."""
+    """Return the `w:val` of a child element: "" if it has none, None if there is no such element."""
     found = node.find(path, _NAMES) if node is not None else None
     return None if found is None else found.get(_tag("w:val"), "")
 
@@ -138,7 +138,7 @@ class _Styles:
                     continue
                 style.set(_tag("w:type"), style.get(_tag("w:type"), "paragraph"))
                 if (id := style.get(_tag("w:styleId"))) is None:
-                    _remove(style)  # nothing can refer to it, and mammoth fails on it
+                    _remove(style)  # mammoth fails on a style without an id, to which nothing can refer
                 else:
                     self._styles[id] = style
 
@@ -241,7 +241,7 @@ def _spell_out(tree: Any, styles: _Styles) -> int:
 
 
 def _as_vml(drawing: Any) -> None:
-    """A drawing that contains text, in the older form that mammoth reads."""
+    """Rewrite a drawing that contains text in the older form, which mammoth reads."""
     picture, box = _element("w:pict"), _element("v:textbox")
     picture.append(box)
     box.extend(drawing.iter(_tag("w:txbxContent")))
@@ -343,7 +343,7 @@ def _after_properties(paragraph: Any, run: Any) -> None:
 
 
 def _place_around(body: Any, around: Iterable[Any]) -> None:
-    """The pages' headers and footers, once: names, versions and the like, but no page numbers."""
+    """Add the pages' headers and footers once: names, versions and the like, but no page numbers."""
     said: dict[str, None] = {}
     for tree in around:
         for paragraph in tree.iter(_tag("w:p")):

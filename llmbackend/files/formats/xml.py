@@ -1,4 +1,4 @@
-"""XML by lxml: nothing is fetched, and entities are not expanded."""
+"""Parses XML by lxml, without fetching anything or expanding entities."""
 
 from __future__ import annotations
 
