@@ -185,9 +185,9 @@ def test_keys_come_back(tmp_path: Path) -> None:
 def test_only_the_servers_own_key_makes_backups(tmp_path: Path) -> None:
     keys = {"api_key": KEY, "api_keys": f"support:{SUPPORT}"}
     with serving(tmp_path, **keys) as server, LLMBackendClient(server.url, SUPPORT) as client:
-        with pytest.raises(Forbidden, match="every project's"):
+        with pytest.raises(Forbidden, match="the data of all projects"):
             client.submit_job("backup", {})
-        with pytest.raises(Forbidden, match="every project's"):
+        with pytest.raises(Forbidden, match="the data of all projects"):
             client.set_schedule("mine", "30 2 * * *", "backup", {})
     assert not (tmp_path / "backups").exists()
 
