@@ -22,6 +22,7 @@ from llm_client import (
     ENDED,
     FILE_TYPES,
     ROUTES,
+    ROWS,
     ROWS_PAGE,
     AgentRun,
     Analysis,
@@ -66,6 +67,7 @@ from llm_client import (
     _agent_input,
     _all_texts,
     _as_list,
+    _called,
     _contents,
     _environment,
     _exported,
@@ -78,9 +80,11 @@ from llm_client import (
     _Model,
     _named,
     _no_file,
+    _no_text,
     _of_all,
     _pace,
     _parsed,
+    _path_meant,
     _pictures,
     _progress,
     _ProgressBar,
@@ -678,6 +682,10 @@ class AsyncLLMBackendClient:
             return await self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
+        if (path := _path_meant(texts)) is not None:
+            read = f"give Path({path!r}).read_text()"
+            fix = f"batch_embed({path!r}) embeds its rows" if _suffix(path) in ROWS else read
+            raise InvalidRequest(f"embed: this is {_no_text(path, fix)}")
         given = _all_texts(_as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts))
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
@@ -773,7 +781,7 @@ class AsyncLLMBackendClient:
                     self._transport,
                     "embed",
                     batches(source),
-                    lambda page: self._given("embed", {"input": page, **fields}),
+                    lambda page: self._given("embed", {"input": page or _all_texts(page), **fields}),
                 ):
                     head = reply[: reply.find(b"\n") + 1]
                     result = _result(head)
@@ -1437,6 +1445,9 @@ class AsyncLLMBackendClient:
         collection), InvalidRequest (both or neither given).
         """
         given = [ids] if isinstance(ids, str) else _as_list(ids)
+        if not isinstance(collection, str):
+            said = "delete_documents takes the collection first, then the ids"
+            raise InvalidRequest(f"delete_documents: collection is {_called(collection)}: {said}")
         try:
             return await self._call(
                 "delete_documents", collection=collection, ids=given, filters=filters, where=where

@@ -75,7 +75,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
         context = item.pop("ctx", {})
         if item["type"] == "string_pattern_mismatch":
             item["msg"] = f"should be {FORMS.get(context['pattern'], 'of another form')}"
-        if item["type"] == "string_too_short" and context["min_length"] == 1:
+        if item["type"] in ("string_too_short", "too_short") and context["min_length"] == 1:
             item["msg"] = "is empty"
         item["msg"] = _IN_WORDS.get(item["type"], item["msg"])
         *within, last = item["loc"] or [""]
@@ -84,6 +84,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
         item["loc"] += [last] if last != "" and (given or not _names_a_type(last)) else []
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
+    within |= {tuple(item["loc"]) for item in found if item["type"] in ("value_error", "too_short")}
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
     missing = [item["loc"] for item in found if item["type"] == "missing"]
     for item in found:

@@ -413,9 +413,7 @@ class Records(_Shown, list[_Item]):
     def to_polars(self) -> Any:
         """A polars DataFrame with the rows and columns of `to_pandas()`; columns of mixed types become text."""
         polars = _library("polars")
-        return polars.DataFrame(
-            [dict(_flat(record)) for record in self], infer_schema_length=None, strict=False
-        )
+        return polars.DataFrame([_series(polars, *column) for column in _by_column(self).items()])
 
     def to_jsonl(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON Lines file, one line per record; an existing file is replaced."""
@@ -427,9 +425,7 @@ class Records(_Shown, list[_Item]):
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write a Parquet file with the rows and columns of `to_pandas()`; columns of mixed types become text."""
         pyarrow, parquet = _library("pyarrow"), _library("pyarrow.parquet")
-        rows = [dict(_flat(record)) for record in self]
-        names = dict.fromkeys(name for row in rows for name in row)
-        table = pyarrow.table({name: _column([row.get(name) for row in rows]) for name in names})
+        table = pyarrow.table({name: _column(values) for name, values in _by_column(self).items()})
         parquet.write_table(table, f"{os.fsdecode(path)}.part")
         os.replace(f"{os.fsdecode(path)}.part", path)
 
@@ -447,6 +443,41 @@ def _library(name: str) -> Any:
         ) from None
 
 
+def _by_column(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    rows = [dict(_flat(record)) for record in records]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _series(polars: Any, name: str, values: list[Any]) -> Any:
+    """A polars column: in the type that all values share, else text, with other values as JSON."""
+    if not any(isinstance(one, (list, Mapping)) for one in values) or _are_alike(values):
+        with suppress(polars.exceptions.PolarsError, OverflowError, TypeError):
+            return polars.Series(name, values, strict=False)
+    return polars.Series(name, _in_text(values))
+
+
+def _are_alike(values: Iterable[Any]) -> bool:
+    """Whether values, and those within them, are of one type: polars makes 2 of 2.5 in a list after one of integers."""
+    known = [one for one in values if one is not None]
+    if len(set(map(type, known))) > 1:
+        return False
+    if known and isinstance(known[0], list):
+        return _are_alike(one for some in known for one in some)
+    if known and isinstance(known[0], Mapping):
+        names = known[0].keys()
+        if any(one.keys() != names for one in known):
+            return False
+        return all(_are_alike([one[name] for one in known]) for name in names)
+    return True
+
+
+def _in_text(values: list[Any]) -> list[str | None]:
+    return [
+        one if one is None or isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values
+    ]
+
+
 def _column(values: list[Any]) -> Any:
     """An Arrow column: in the type that all values share, else text, with other values as JSON."""
     import pyarrow
@@ -457,10 +488,7 @@ def _column(values: list[Any]) -> Any:
             return column
     except (pyarrow.ArrowException, OverflowError):
         pass
-    texts = [
-        one if one is None or isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values
-    ]
-    return pyarrow.array(texts, pyarrow.string())
+    return pyarrow.array(_in_text(values), pyarrow.string())
 
 
 def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -1238,6 +1266,8 @@ class _NpyFile:
         if not self._file.closed:
             self._head()
             self._file.close()
+            if not self._count:
+                os.remove(f"{self._path}.part")
 
 
 class _ParquetFile:
@@ -2452,6 +2482,10 @@ class LLMBackendClient:
             return self.batch_embed(
                 texts, model=model, dimensions=dimensions, too_long=too_long, input_type=input_type
             )
+        if (path := _path_meant(texts)) is not None:
+            read = f"give Path({path!r}).read_text()"
+            fix = f"batch_embed({path!r}) embeds its rows" if _suffix(path) in ROWS else read
+            raise InvalidRequest(f"embed: this is {_no_text(path, fix)}")
         given = _all_texts(_as_list(_read_first("embed", texts) if isinstance(texts, os.PathLike) else texts))
         pages = [given]
         if isinstance(given, list) and len(given) > EMBED_PAGE:
@@ -2547,7 +2581,7 @@ class LLMBackendClient:
                     self._transport,
                     "embed",
                     _batches(source),
-                    lambda page: self._given("embed", {"input": page, **fields}),
+                    lambda page: self._given("embed", {"input": page or _all_texts(page), **fields}),
                 ):
                     head = reply[: reply.find(b"\n") + 1]
                     result = _result(head)
@@ -3210,6 +3244,9 @@ class LLMBackendClient:
         collection), InvalidRequest (both or neither given).
         """
         given = [ids] if isinstance(ids, str) else _as_list(ids)
+        if not isinstance(collection, str):
+            said = "delete_documents takes the collection first, then the ids"
+            raise InvalidRequest(f"delete_documents: collection is {_called(collection)}: {said}")
         try:
             return self._call(
                 "delete_documents", collection=collection, ids=given, filters=filters, where=where
@@ -3987,6 +4024,14 @@ def _columns(value: Any) -> list[str] | None:
     return told
 
 
+def _with_index(table: Any) -> Any:
+    """A pandas table whose named index, which often is the id, is a column as well."""
+    names = getattr(getattr(table, "index", None), "names", None)
+    if not names or not hasattr(table, "itertuples") or not all(isinstance(name, str) for name in names):
+        return table
+    return table if set(names) & set(_columns(table) or ()) else table.reset_index()
+
+
 def _arrow_batches(table: Any) -> tuple[Any, Iterator[Any]] | None:
     """The schema and record batches of an Arrow table or reader, or a polars table; None for anything else."""
     if hasattr(table, "iter_rows") and hasattr(table, "to_arrow"):  # polars
@@ -4012,24 +4057,36 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
 
 
 def _chosen(
-    operation: str, names: list[str], id: str | None, text: str | None, metadata: Sequence[str] | None
+    operation: str,
+    names: list[str],
+    id: str | None,
+    text: str | None,
+    metadata: Sequence[str] | None,
+    *,
+    own: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Choose the columns of a document's id, text and metadata. Raises InvalidRequest if none has the text."""
-    metadata = [metadata] if isinstance(metadata, str) else metadata
+    """Choose the columns of a document's id, text and metadata. Raises InvalidRequest if none has the text.
+
+    `own` are the columns without those of an index. A name may be a number, as the columns of some tables are.
+    """
+    metadata = [metadata] if isinstance(metadata, (str, int)) else metadata
+    id, text = (None if name is None else str(name) for name in (id, text))
+    metadata = None if metadata is None else list(map(str, metadata))
+    own = names if own is None else own
     for name in (id, text, *(metadata or ())):
         if name is not None and name not in names:
             raise InvalidRequest(f"{operation}: there is no column {name!r}: the table has {_some(names)}")
     known = {name.lower(): name for name in reversed(names)}
     if text is None:
         text = next((known[name] for name in TEXT_COLUMNS if name in known), None)
-    if text is None and len(names) == 1:
-        text = names[0]
+    if text is None and len(own) == 1:
+        text = own[0]
     if text is None:
         example = f"{names[0]!r}: there are {_some(names)}" if names else "…: the first row has none"
         raise InvalidRequest(f"{operation}: which column has the text? Name it, as in text={example}")
     if id is None:
         id = next((known[name] for name in ID_COLUMNS if name in known and known[name] != text), None)
-    others = [name for name in names if name not in (id, text)] if metadata is None else list(metadata)
+    others = [name for name in names if name not in (id, text)] if metadata is None else metadata
     return {"id": id, "text": text, "metadata": others}
 
 
@@ -4076,7 +4133,7 @@ class _Source:
         self._state = Record()
         self._most = (EMBED_PAGE if texts else STREAM_OF, STREAM_BYTES)
         self.items = self._opened(given)
-        if any(self._named) and not self._rows:
+        if any(name is not None for name in self._named) and not self._rows:
             raise InvalidRequest(
                 f"{operation}: id, text and metadata name the columns of a table, and this is not a table"
             )
@@ -4090,12 +4147,18 @@ class _Source:
         ):
             return self._file(os.fsdecode(given))
         if (names := _columns(given)) is not None:
-            self.columns = _chosen(self._operation, names, *self._named)
+            own, given = names, _with_index(given)
+            self.columns = _chosen(self._operation, _columns(given) or [], *self._named, own=own)
             self.total = len(given) if hasattr(given, "__len__") else getattr(given, "num_rows", None)
             if self._texts and (of_arrow := _arrow_batches(given)) is not None:
                 self.in_batches, (self.schema, items) = True, of_arrow
                 return items
             return _table_rows(given)
+        if isinstance(given, Mapping):  # Hugging Face's DatasetDict
+            for name, table in given.items():
+                if _columns(table) is not None:
+                    said = f"tables by name: give one, such as [{name!r}]"
+                    raise InvalidRequest(f"{self._operation}: {_called(given)} has {said}")
         self._rows = False
         if not self._texts and (not _is_several(given) or hasattr(given, "readline")):
             raise InvalidRequest(f"{self._operation}: documents is {_called(given)}{_how(given)}")
@@ -4432,7 +4495,19 @@ def _encoding_of(data: bytes) -> str:
 
 
 def _json_lines(operation: str, path: str) -> Iterator[Any]:
-    return (json.loads(line) for line in _text_lines(operation, path) if not line.isspace())
+    for number, line in enumerate(_text_lines(operation, path), 1):
+        if line.isspace():
+            continue
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            said = (
+                f"{error.msg} at character {error.colno}"
+                if isinstance(error, json.JSONDecodeError)
+                else error
+            )
+            raise ValueError(f"{path!r}, line {number}, is no JSON: {said}") from error
+        yield item
 
 
 SEPARATORS = ",;\t|"
@@ -4794,7 +4869,7 @@ def _questions(given: Any) -> Any:
         rows = True
     else:
         rows = _columns(given) is not None
-    questions = list(_table_rows(given)) if _columns(given) is not None else _as_list(given)
+    questions = list(_table_rows(_with_index(given))) if _columns(given) is not None else _as_list(given)
     for number, one in enumerate(questions if isinstance(questions, list) else ()):
         if not isinstance(one, Mapping) or not {"question", "gold"} <= one.keys():
             has = f"has {_some(list(map(str, one)))}" if isinstance(one, Mapping) else f"is {_called(one)}"
@@ -5221,7 +5296,7 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         raise TypeError("is a set, which JSON does not have: give it as a list")
     raise TypeError(
-        f"is a {type(value).__name__}, which JSON does not have ({_short(value)}): give it as text, or as a number"
+        f"is {_called(value)}, which JSON does not have ({_short(value)}): give it as text, or as a number"
     )
 
 

@@ -107,6 +107,15 @@ def test_a_source_that_breaks_leaves_what_came_before_beside_the_file(
     assert (tmp_path / "vectors.npy").read_bytes() == b"from before"
 
 
+def test_nothing_to_embed_is_told_and_leaves_no_file(client: LLMBackendClient, tmp_path: Path) -> None:
+    for nothing in ([], iter(())):
+        with pytest.raises(InvalidRequest, match="there are no texts"):
+            client.batch_embed(nothing, out=tmp_path / "vectors.npy")
+    with pytest.raises(InvalidRequest, match="there are no texts"):
+        client.embed(iter(()))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_text_that_is_refused_is_told_by_its_place(client: LLMBackendClient) -> None:
     with pytest.raises(InvalidRequest, match=r"input\[45\]:.*40 texts before it") as caught:
         client.batch_embed(iter([*TEXTS[:45], "", "more"]))

@@ -108,6 +108,8 @@ def test_arguments_in_the_other_order_are_told(client: LLMBackendClient, collect
         client.get_document(collection, "berth-7.md")
     with pytest.raises(NotFound, match=r"'berth-7\.md'.*takes the collection first, then the ids"):
         client.delete_documents("berth-7.md", collection)
+    with pytest.raises(InvalidRequest, match=r"is a list: .*takes the collection first, then the ids"):
+        client.delete_documents(["berth-7.md"], collection)  # type: ignore[arg-type]
     with pytest.raises(NotFound) as caught:
         client.delete_documents("nothing-of-the-kind", ["a"])
     assert "first" not in caught.value.message

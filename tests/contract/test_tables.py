@@ -73,6 +73,35 @@ def test_rows_without_ids_are_told_apart_by_what_is_in_them(
     assert [one.error for one in twice.failed] == ["row 2 has the id of another row"]
 
 
+def test_an_index_with_a_name_is_a_column(client: LLMBackendClient, collection: str) -> None:
+    table = pd.DataFrame({"id": ["a", "b"], "what": ["The gym opens at six.", "Lunch is at noon."]})
+    report = client.rag_ingest(table.set_index("id"), collection=collection)
+    assert report.columns == {"id": "id", "text": "what", "metadata": []}
+    assert {one.id for one in client.list_documents(collection)} == {"a", "b"}
+    by_two = table.assign(site="Oslo", nr=[1, 2], text=table["what"]).set_index(["site", "nr"])
+    report = client.rag_ingest(by_two, collection=collection)
+    assert report.columns == {"id": "id", "text": "text", "metadata": ["site", "nr", "what"]}
+    both = table.set_index("id", drop=False)
+    assert client.rag_ingest(both, collection=collection, text="what").columns["id"] == "id"
+    assert len(client.embed(table[["what"]].set_index(pd.Index(["a", "b"], name="id")))) == 2
+    questions = pd.DataFrame({"question": ["gym?"], "gold": ["a"]}).set_index("question")
+    assert client.evaluate(collection, questions)
+
+
+def test_columns_without_names_are_named_by_their_numbers(client: LLMBackendClient, collection: str) -> None:
+    table = pd.DataFrame([["a", "The gym opens at six.", 7]])
+    report = client.rag_ingest(table, collection=collection, id=0, text=1, metadata=[2])  # type: ignore[arg-type,list-item]
+    assert report.columns == {"id": "0", "text": "1", "metadata": ["2"]}
+    assert client.get_document("a", collection).metadata == {"2": 7}
+    with pytest.raises(InvalidRequest, match="this is not a table"):
+        client.rag_ingest(["a text"], collection=collection, text=0)  # type: ignore[arg-type]
+
+
+def test_of_several_tables_one_is_to_be_given(client: LLMBackendClient, collection: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"has tables by name: give one, such as \['train'\]"):
+        client.rag_ingest({"train": TABLES["pandas"](), "test": TABLES["pandas"]()}, collection=collection)
+
+
 @pytest.mark.parametrize("column", ["nothing", "Text"])
 def test_a_column_that_is_not_there_is_refused(
     client: LLMBackendClient, collection: str, column: str
@@ -99,6 +128,17 @@ def test_a_table_of_one_column_is_embedded_and_of_more_refused(client: LLMBacken
     assert client.embed(pd.DataFrame(texts))[1] == client.embed(texts["what"])[1]
     with pytest.raises(InvalidRequest, match=r"a table of 4 columns \('id', .*table\['id'\]"):
         client.embed(pl.DataFrame(ROWS))
+
+
+def test_the_path_of_a_file_is_not_embedded_as_a_text(client: LLMBackendClient, tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text\nThe gym opens at six.\n")
+    (tmp_path / "notes.md").write_text("The gym opens at six.")
+    for path in (tmp_path / "texts.csv", str(tmp_path / "texts.csv")):
+        with pytest.raises(InvalidRequest, match=r"batch_embed\('.*texts.csv'\) embeds its rows"):
+            client.embed(path)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match=r"give Path\('.*notes.md'\).read_text\(\)"):
+        client.embed(str(tmp_path / "notes.md"))
+    assert len(client.embed("notes/of yesterday.md")) == 1
 
 
 def test_columns_are_a_job_s_texts(client: LLMBackendClient) -> None:

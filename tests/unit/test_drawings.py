@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import json
 import pickle
 import re
 from array import array
@@ -701,6 +702,15 @@ def test_a_list_becomes_a_table_with_flat_columns() -> None:
     assert other["metadata.page"].to_list() == [3, None]
     mixed = _records([{"metadata": {"year": 2026}}, {"metadata": {"year": "unknown"}}])
     assert mixed.to_polars()["metadata.year"].to_list() == ["2026", "unknown"]
+    lists = _records([{"metadata": {"tags": ["a", "b"]}}, {"metadata": {"tags": "a"}}, {"metadata": {}}])
+    assert lists.to_polars()["metadata.tags"].to_list() == ['["a", "b"]', "a", None]
+    assert lists[::2].to_polars()["metadata.tags"].to_list() == [["a", "b"], None]
+    deep = _records([{"found": [{"k": 1}]}, {"found": [1]}])
+    assert deep.to_polars()["found"].to_list() == ['[{"k": 1}]', "[1]"]
+    for one, other in (([1], [2.5]), ([{"k": 1}], [{"j": 2}])):
+        found = _records([{"found": one}, {"found": other}]).to_polars()["found"].to_list()
+        assert [json.loads(text) for text in found] == [one, other]
+    assert _records([{"found": [{"k": 1}]}]).to_polars()["found"].to_list() == [[{"k": 1}]]
     assert len(Records().to_pandas()) == len(Records().to_polars()) == 0
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from llmbackend import InvalidRequest, LLMBackendClient, LLMBackendError, StreamInterrupted, TransportError
 from llmbackend import errors as core
 from llmbackend.errors import invalid
-from llmbackend.schemas import AnalyzeRequest, RagIngestRequest
+from llmbackend.schemas import AnalyzeRequest, RagIngestRequest, RagSearchRequest
 
 
 def _tree(kind: type[LLMBackendError]) -> list[type[LLMBackendError]]:
@@ -98,6 +98,18 @@ def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object,
     with pytest.raises(ValidationError) as caught:
         RagIngestRequest.model_validate({"collection": "c", "documents": [document]})
     assert invalid(caught.value, "rag_ingest").message == f"rag_ingest: {told}"
+
+
+@pytest.mark.parametrize(
+    ("collection", "told"),
+    [("a b", "collection: a collection's name is 1 to 128 letters"), ([], "collection: is empty")],
+)
+def test_of_a_name_or_names_the_one_that_was_given_is_told(collection: object, told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RagSearchRequest.model_validate({"collection": collection, "query": "q"})
+    message = invalid(caught.value, "rag_search").message
+    assert message.startswith(f"rag_search: {told}")
+    assert "Input should be" not in message
 
 
 def test_a_field_that_is_not_known_is_told_with_the_one_that_was_meant() -> None:

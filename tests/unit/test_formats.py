@@ -661,7 +661,25 @@ def test_only_what_asks_for_cookies_is_a_banner() -> None:
     kept = "<div id='consent-form'>I consent to 5 mg. <a href='/x'>Sign</a></div><div class='cookie'>Bake the cookies.</div>"
     gone = "<div class='cookie-consent'>We use cookies. <button>Accept</button></div>"
     text = _text("a.html", f"<body>{gone}{kept}</body>")
-    assert text.split("\n\n") == ["I consent to 5 mg. [Sign](/x)", "Bake the cookies."]
+    assert text.split("\n\n") == ["I consent to 5 mg. Sign", "Bake the cookies."]
+
+
+def test_links_within_a_site_are_their_words() -> None:
+    away = "<a href='https://a.example/y' title='A page'>a page</a> and <a href='//b.example/z'>another</a>"
+    page = f"<p>See <a href='pkg.html#x' title='7.9. What is it?'>Section 7.9</a>, {away}: <a href='n.html'>one</a><a href=''>two</a></p>"
+    told = "See Section 7.9, [a page](https://a.example/y) and [another](//b.example/z): one two"
+    assert _text("a.html", page) == told
+
+
+def test_what_leads_from_page_to_page_of_a_manual_is_left_out() -> None:
+    text = "<p>A virtual package is a generic name for packages that provide the same.</p>"
+    declared = '<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n<!DOCTYPE html>'
+    ahead = "<div class='navheader'><table><tr><th>Chapter 7</th></tr><tr><td><a href='6.html'>Prev</a></td></tr></table></div>"
+    rest = "<div class='header'><p>Next: <a href='8.html' rel='next'>Tools</a>, Up: <a rel='up' href='.'>The manual</a></p></div>"
+    page = f"{declared}<html><body>{ahead}{rest}<h1>Packages</h1>{text}<p>More in the <a rel='next' href='8.html'>next</a> chapter.</p></body></html>"
+    assert _text("a.html", page) == (
+        "# Packages\n\nA virtual package is a generic name for packages that provide the same.\n\nMore in the next chapter."
+    )
 
 
 def test_names_of_columns_may_have_an_empty_corner() -> None:

@@ -51,7 +51,7 @@ def page(markup: str, warn: Warn) -> str:
     soup = _soup(markup)
     titles = [title for title in soup("title") if title.find_parent("svg") is None]
     title = " ".join(titles[0].get_text().split()) if titles else ""
-    for tag in [*titles, *soup.select(", ".join(_NO_TEXT))]:
+    for tag in [*titles, *soup.select(", ".join(_NO_TEXT)), *soup.find_all(string=_is_declaration)]:
         tag.extract()
     _leave_out_what_is_hidden(soup, warn)
     whole, seen = str(soup), _own_length(soup)
@@ -74,7 +74,16 @@ def page(markup: str, warn: Warn) -> str:
     return f"# {title}\n\n{text}".strip() if title else text
 
 
+def _is_declaration(text: Any) -> bool:
+    from bs4.element import Declaration, ProcessingInstruction
+
+    return isinstance(text, (Declaration, ProcessingInstruction))  # such as XHTML's <?xml version="1.0"?>
+
+
 _HEADINGS = re.compile("^h[1-6]$")
+_NAVIGATION = re.compile(
+    "^(?:nav|navbar|navheader|navfooter|nav-panel|navigation|breadcrumbs?)$", re.IGNORECASE
+)
 
 
 def _main_parts(soup: Any) -> list[Any]:
@@ -105,6 +114,9 @@ def _leave_out_what_is_hidden(soup: Any, warn: Warn) -> None:
         tag.extract()
 
 
+_WITH_HOST = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*:|[/\\]{2})")
+
+
 def markdown(part: Any) -> str:
     """A part of a page, or its markup, as Markdown."""
     from markitdown import StreamInfo
@@ -114,8 +126,13 @@ def markdown(part: Any) -> str:
     for link in soup("a", href=re.compile("^#")):
         if not any(map(str.isalnum, link.get_text())):  # the link mark beside a heading
             link.extract()
-    for link in soup("a", href=re.compile("^#")):
-        link.unwrap()
+    for link in soup("a"):
+        if _WITH_HOST.match(link.get("href") or ""):
+            link.attrs.pop("title", None)
+        else:  # to a place that only the page's own site knows: its words remain
+            if getattr(link.next_sibling, "name", None) == "a":
+                link.insert_after(" ")
+            link.unwrap()
     _spell_out(soup)
     _stand_apart(soup)
     for table in reversed(soup("table")):  # inner ones first
@@ -247,6 +264,13 @@ def _leave_out_what_surrounds(soup: Any) -> None:
     """Remove navigation, headers, footers, side columns of links and cookie banners; headings stay."""
     for tag in soup.select("nav, [role=navigation]"):
         tag.extract()
+    for tag in soup.find_all(["div", "p", "ul", "ol", "table", "tr"], class_=_NAVIGATION):
+        if not tag.find(_HEADINGS):
+            tag.extract()
+    for link in soup.select("a[rel~=next], a[rel~=prev], a[rel~=up]"):
+        line = link.find_parent(["p", "div", "li", "td"])
+        if line is not None and not line.find(_HEADINGS) and 2 * _own_length(line) < _length(line):
+            line.extract()
     for tag in soup(["header", "footer", "aside"]):
         if tag.find_parent(["article", "main"]) is None and not tag.find(re.compile("^h[1-6]$")):
             linked = sum(_length(link) for link in tag("a"))
