@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,10 +57,17 @@ _AS_TYPED = (
     ("collection=…", "--collection"),
     ("text=", "--text "),
 )
+_OPTION = re.compile(
+    r"(?:\w+: )?(top_k|filters|mode|rerank|limit|since|until|by|can|models?|expires|rate|concurrent|tokens)(?=[:.\[])"
+)
+"""An option that is found wrong, at the beginning of a message, after the operation."""
 
 
 def as_typed(message: str) -> str:
     """An error's message with a command's options instead of a call's arguments."""
+    if found := _OPTION.match(message):
+        name = "filter" if found[1] == "filters" else found[1].replace("_", "-")
+        message = f"--{name}{message[found.end() :]}"
     for argument, option in _AS_TYPED:
         message = message.replace(argument, option)
     return message

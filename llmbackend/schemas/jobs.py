@@ -24,7 +24,10 @@ _LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def _moment(value: str) -> str:
-    moment = datetime.fromisoformat(value)
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError("a time is like 2030-01-31T09:00:00+01:00") from error
     if moment.tzinfo is None:
         raise ValueError("a time needs its offset from UTC, as in 2030-01-31T09:00:00+01:00")
     with suppress(OverflowError):  # out of the range of years in UTC

@@ -255,6 +255,10 @@ def test_messages_name_what_can_be_typed(run: Run) -> None:
     code, _, errors = run("search", "nope", "text", "--filter", "[1]")
     assert code == 2
     assert "--filter must be a JSON object" in errors
+    code, _, errors = run("search", "nope", "text", "--top-k", "0")
+    assert (code, errors.partition(": Input")[0]) == (1, "invalid_request: --top-k")
+    code, _, errors = run("usage", "--by", "colour")
+    assert (code, errors.partition(": must")[0]) == (1, "invalid_request: --by")
 
 
 def test_settings_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
