@@ -25,7 +25,11 @@ from .stretches import SURE, UNSURE, Stretch, stretches
 
 READ = 30
 """Passages whose sentences may answer. Of 75 questions that paraphrase their documents (tuning and held-out halves
-together), 59 answers contain the fact; with 20 passages 57, with five 53."""
+together), 59 answers contain the fact; with 20 passages 57, with five 53.
+
+More passages do not help. Of 54 other questions worded differently from the texts, 42 have the fact among 30 passages
+and 50 among 60, but 25 answers contain it either way (the judge read 45 words of each of the 60 instead of 20 whole ones).
+"""
 
 DENSE_WEIGHT = 2.0
 """The least weight of the dense list here: it matters which passages are read, not in which order.
