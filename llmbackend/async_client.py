@@ -68,17 +68,13 @@ from llm_client import (
     _all_texts,
     _as_list,
     _called,
-    _contents,
     _environment,
     _exported,
-    _find_files,
     _further_on,
     _joined,
     _json_schema,
-    _lots,
     _message,
     _Model,
-    _named,
     _no_file,
     _no_text,
     _of_all,
@@ -99,6 +95,9 @@ from llm_client import (
     _turns,
     _vectors_to,
     _with_images,
+    file_contents,
+    file_lots,
+    find_files,
 )
 
 from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread, local_transport
@@ -950,7 +949,7 @@ class AsyncLLMBackendClient:
 
         Raises InvalidRequest (no such file, or no files found), and as `rag_ingest` does.
         """
-        found = _named(await in_thread(_find_files, paths))
+        found = await in_thread(find_files, paths)
         if not found:
             raise _no_file(["paths"], "there are no files in it")
         unread = [name for name, file in found if isinstance(file, OSError) and name.endswith("/")]
@@ -974,12 +973,12 @@ class AsyncLLMBackendClient:
         )
         if plan:
             total.update(documents=0, seconds=0.0)
-        lots = _lots(found, total["failed"], await self._file_types(found))
+        lots = file_lots(found, total["failed"], await self._file_types(found))
         here = done = len(total["failed"])
         with _progress(progress) as tell:
             for lot in lots:
                 before = len(total["failed"])
-                files = list(await in_thread(_contents, lot, total["failed"]))
+                files = list(await in_thread(file_contents, lot, total["failed"]))
                 here += len(total["failed"]) - before
                 if sync and lot is lots[-1]:
                     fields |= {"sync": True, "keep": [name for name, _ in found]}

@@ -25,8 +25,8 @@ from llm_client import (
     TooLarge,
     TransportError,
     Unauthorized,
+    position,
 )
-from llm_client import _where as where
 
 from .alike import alike, did_you_mean
 
@@ -49,7 +49,7 @@ __all__ = [
     "Unauthorized",
     "as_json",
     "invalid",
-    "where",
+    "position",
 ]
 
 
@@ -65,7 +65,7 @@ def as_json(error: LLMBackendError) -> dict[str, Any]:
         kind = "rate_limit_error"
     else:
         kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return {**error.to_dict(), "type": kind, "param": where([parts[0] for parts in place]) or None}
+    return {**error.to_dict(), "type": kind, "param": position([parts[0] for parts in place]) or None}
 
 
 def invalid(error: ValidationError, what: str) -> InvalidRequest:
@@ -93,7 +93,7 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
             near = alike(str(name), [str(one[-1]) for one in missing if one[:-1] == parent])
             item["msg"] += f": {did_you_mean(near)}" if near else ""
     places = [
-        f"{where(item['loc']) or 'body'}: {item['msg'].removeprefix('Value error, ')}" for item in found
+        f"{position(item['loc']) or 'body'}: {item['msg'].removeprefix('Value error, ')}" for item in found
     ]
     more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})

@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from .access.caller import DEFAULT, OPERATOR, Caller, Limits, of_project
-from .errors import InvalidRequest, where
+from .errors import InvalidRequest, position
 from .schemas.collections import EngineOptions
 from .schemas.usage import Price
 
@@ -231,7 +231,7 @@ class Settings(BaseSettings):
             return EngineOptions.model_validate_json(given) if isinstance(given, str) else given
         except ValidationError as error:
             wrong = error.errors(include_input=False, include_url=False)[0]
-            place = where(wrong["loc"])
+            place = position(wrong["loc"])
             raise ValueError(
                 f"{place + ': ' if place else ''}{wrong['msg'].removeprefix('Value error, ')}"
             ) from None

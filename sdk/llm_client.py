@@ -402,13 +402,13 @@ class Records(_Shown, list[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         # pandas.DataFrame(result) iterates: give it the same columns as to_pandas().
         if sys._getframe(1).f_globals.get("__name__") == "pandas.core.internals.construction":
-            return iter([cast(_Item, dict(_flat(record))) for record in list.__iter__(self)])
+            return iter([cast(_Item, dict(flat_fields(record))) for record in list.__iter__(self)])
         return list.__iter__(self)
 
     def to_pandas(self) -> Any:
         """A pandas DataFrame with one row per record; nested fields become columns such as `metadata.year`."""
         pandas = _library("pandas")
-        return pandas.DataFrame([dict(_flat(record)) for record in self])
+        return pandas.DataFrame([dict(flat_fields(record)) for record in self])
 
     def to_polars(self) -> Any:
         """A polars DataFrame with the rows and columns of `to_pandas()`; columns of mixed types become text."""
@@ -444,7 +444,7 @@ def _library(name: str) -> Any:
 
 
 def _by_column(records: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    rows = [dict(_flat(record)) for record in records]
+    rows = [dict(flat_fields(record)) for record in records]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 
@@ -491,11 +491,11 @@ def _column(values: list[Any]) -> Any:
     return pyarrow.array(_in_text(values), pyarrow.string())
 
 
-def _flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flat_fields(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Fields by dotted path: `metadata.year`."""
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{name}.")
+            yield from flat_fields(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
 
@@ -695,7 +695,7 @@ class Job(_Typed):
     finished_at: str | None
 
     def __repr__(self) -> str:
-        told = (self["type"], self["status"], _progress_text(self["progress"], self["type"]))
+        told = (self["type"], self["status"], progress_text(self["progress"], self["type"]))
         return f"<Job {self['id']}: {', '.join(filter(None, told))}>"
 
 
@@ -711,7 +711,7 @@ _UNITS = {
 """What each job type, and long operation, counts."""
 
 
-def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
+def progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
     """Progress in words: `3 of 7 files, 412 chunks, 1,200/s, 2 min left`."""
     done, total = progress.get("done") or 0, progress.get("total") or 0
     stages: Mapping[str, Mapping[str, Any]] = progress.get("stages") or {}
@@ -732,7 +732,7 @@ def _progress_text(progress: Mapping[str, Any], job_type: str = "") -> str:
     if progress.get("rate"):
         said.append(_rate(progress["rate"]))
     if progress.get("eta") is not None and total > done:
-        said.append(f"{_duration(max(1, round(progress['eta'])))} left")
+        said.append(f"{duration_text(max(1, round(progress['eta'])))} left")
     return ", ".join(said)
 
 
@@ -743,7 +743,7 @@ def _rate(a_second: float) -> str:
     return f"{a_second * 60:.2g}/min"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """`20 ms`, `2.3 s`, `2 min`, `3 h 5 min`, `2 days 3 h`."""
     if seconds < 1:
         return f"{max(0, seconds) * 1000:.0f} ms"
@@ -1605,7 +1605,7 @@ class _ProgressBar:
     def __call__(self, state: Mapping[str, Any]) -> None:
         """Show progress, given as such or as a Job."""
         progress = self._timed(state)
-        told = _progress_text(progress, state.get("type") or self._operation)
+        told = progress_text(progress, state.get("type") or self._operation)
         if self._bar is None:
             print(f"\r{told:<78.78}", end="", file=sys.stderr, flush=True)
             return
@@ -1774,7 +1774,9 @@ def encoded(operation: str, given: dict[str, Any]) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         place, reason = _not_json(given) or (["an argument"], f"is not JSON: {error}")
         found = {"type": "json", "loc": place, "msg": reason}
-        raise InvalidRequest(f"{operation}: {_where(place)} {reason}", details={"errors": [found]}) from error
+        raise InvalidRequest(
+            f"{operation}: {position(place)} {reason}", details={"errors": [found]}
+        ) from error
 
 
 SAFE = frozenset(name for name, (method, _) in ROUTES.items() if method == "GET") | {
@@ -2752,7 +2754,7 @@ class LLMBackendClient:
 
         Raises InvalidRequest (no such file, or no files found), and as `rag_ingest` does.
         """
-        found = _named(_find_files(paths))
+        found = find_files(paths)
         if not found:
             raise _no_file(["paths"], "there are no files in it")
         unread = [name for name, file in found if isinstance(file, OSError) and name.endswith("/")]
@@ -2776,12 +2778,12 @@ class LLMBackendClient:
         )
         if plan:
             total.update(documents=0, seconds=0.0)
-        lots = _lots(found, total["failed"], self._file_types(found))
+        lots = file_lots(found, total["failed"], self._file_types(found))
         here = done = len(total["failed"])  # files that are not even sent
         with _progress(progress) as tell:
             for lot in lots:
                 before = len(total["failed"])
-                files = list(_contents(lot, total["failed"]))
+                files = list(file_contents(lot, total["failed"]))
                 here += len(total["failed"]) - before
                 if sync and lot is lots[-1]:
                     fields |= {"sync": True, "keep": [name for name, _ in found]}
@@ -4962,12 +4964,12 @@ def _files_sent(paths: Any) -> Any:
         return paths  # converted already
     failed: Records[Record] = Records()
     try:
-        found = _named(_find_files(paths))
+        found = find_files(paths)
     except InvalidRequest as error:
         raise InvalidRequest(
             error.message.replace("rag_ingest_files: paths", "input.files"), details=error.details
         ) from None
-    sent = list(_contents([one for one in found if not isinstance(one[1], OSError)], failed))
+    sent = list(file_contents([one for one in found if not isinstance(one[1], OSError)], failed))
     failed.extend(
         Record(id=name, error=f"cannot be read: {file.strerror}")
         for name, file in found
@@ -5051,10 +5053,10 @@ def _image_url(image: Any, place: list[str | int]) -> str:
 
 def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
     found = {"type": "image", "loc": place, "msg": reason}
-    return InvalidRequest(f"chat: {_where(place)}: {reason}", details={"errors": [found]})
+    return InvalidRequest(f"chat: {position(place)}: {reason}", details={"errors": [found]})
 
 
-def _find_files(paths: Any) -> list[tuple[str, Any]]:
+def find_files(paths: Any) -> list[tuple[str, Any]]:
     """Files as (document name, path or content)."""
     given = [paths] if _is_named_content(paths) or isinstance(paths, (str, os.PathLike)) else _as_list(paths)
     if not isinstance(given, list):
@@ -5067,7 +5069,7 @@ def _find_files(paths: Any) -> list[tuple[str, Any]]:
             found += _find(os.path.expanduser(os.fsdecode(one)), ["paths", number])
         else:
             raise _no_file(["paths", number], f"must be a path, or (name, bytes), not {type(one).__name__}")
-    return found
+    return _named(found)
 
 
 def _is_named_content(one: Any) -> bool:
@@ -5206,7 +5208,7 @@ def _is_text(file: Any) -> bool:
 _WRITTEN = bytes(byte for byte in range(256) if byte >= 32 or byte in b"\t\n\f\r\x1b")
 
 
-def _lots(
+def file_lots(
     found: Sequence[tuple[str, Any]], failed: Records[Record], types: set[str]
 ) -> list[list[tuple[str, Any]]]:
     """Files in lots, one per request; unreadable and unsupported ones go to `failed`."""
@@ -5231,7 +5233,7 @@ def _lots(
     return lots
 
 
-def _contents(lot: Sequence[tuple[str, Any]], failed: Records[Record]) -> Iterator[dict[str, str]]:
+def file_contents(lot: Sequence[tuple[str, Any]], failed: Records[Record]) -> Iterator[dict[str, str]]:
     """The files as they are sent, `{name, content}` in base64; those that cannot be read go to `failed`."""
     for name, file in lot:
         content = file
@@ -5247,7 +5249,7 @@ def _contents(lot: Sequence[tuple[str, Any]], failed: Records[Record]) -> Iterat
 
 def _no_file(place: list[str | int], reason: str) -> InvalidRequest:
     found = {"type": "file", "loc": place, "msg": reason}
-    return InvalidRequest(f"rag_ingest_files: {_where(place)}: {reason}", details={"errors": [found]})
+    return InvalidRequest(f"rag_ingest_files: {position(place)}: {reason}", details={"errors": [found]})
 
 
 def _jsonable(value: Any) -> Any:
@@ -5308,7 +5310,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _where(place: Sequence[str | int]) -> str:
+def position(place: Sequence[str | int]) -> str:
     """A position in the arguments, such as `documents[2500].metadata.price`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
 

@@ -54,7 +54,7 @@ RENAMED = {
     "next": "anext",
 }
 
-READS_FILES = {"_find_files", "_contents", "_agent_input", "_questions"}
+READS_FILES = {"find_files", "file_contents", "_agent_input", "_questions"}
 """Functions that would block the loop, and so run in a thread."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError, Unauthorized, where
+from ..errors import BackendTimeout, Forbidden, InvalidRequest, LLMBackendError, Unauthorized, position
 from ..plugins import TOOLS, ToolPart
 from ..text.delimiters import as_data
 from . import approval
@@ -165,7 +165,7 @@ async def _used(
             given = {field: getattr(valid, field) for field in valid.model_fields_set}
         except ValidationError as error:
             wrong = "; ".join(
-                f"{where(one['loc']) or 'arguments'}: {one['msg']}"
+                f"{position(one['loc']) or 'arguments'}: {one['msg']}"
                 for one in error.errors(include_url=False, include_context=False)[:5]
             )
             return _wrong(f"the arguments of {name} do not fit: {wrong}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llm_client import _progress_text
+from llm_client import progress_text
 
 from .. import Job
 from .shared import AsJson, Key, Url, bar, connected, errors, print_json, print_record, print_table
@@ -106,4 +106,4 @@ def _progress(job: Job) -> str:
     """As in notebooks; empty if there is nothing beyond the status."""
     progress = job["progress"]
     began = progress.get("done") or progress.get("total") or progress.get("stage")
-    return _progress_text(progress, job["type"]) if began else ""
+    return progress_text(progress, job["type"]) if began else ""

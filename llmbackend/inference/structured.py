@@ -11,7 +11,7 @@ import json
 from typing import Any, NoReturn, Protocol
 
 from .. import threads
-from ..errors import BackendError, BackendTimeout, InvalidRequest, where
+from ..errors import BackendError, BackendTimeout, InvalidRequest, position
 from ..prompts import prompt
 from . import misfit
 from .chat import total
@@ -177,7 +177,7 @@ def _nowhere(error: Any) -> str:
 
 def _no_schema(place: list[str | int], reason: str) -> InvalidRequest:
     found = {"type": "json_schema", "loc": place, "msg": reason}
-    return InvalidRequest(f"chat: {where(place)}: {reason}", details={"errors": [found]})
+    return InvalidRequest(f"chat: {position(place)}: {reason}", details={"errors": [found]})
 
 
 def _short(error: Any) -> str:

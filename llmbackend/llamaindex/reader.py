@@ -71,10 +71,10 @@ class FileReader(BaseReader):
     def _read(self, found: Sequence[tuple[str, Any]], extra: dict[str, Any]) -> Iterator[Document]:
         failed: llm_client.Records[llm_client.Record] = llm_client.Records()
         types = {"", *llm_client.FILE_TYPES.split(), *READERS}
-        for lot in llm_client._lots(found, failed, types):
+        for lot in llm_client.file_lots(found, failed, types):
             files = [
                 File.model_construct(name=one["name"], content=base64.b64decode(one["content"]))
-                for one in llm_client._contents(lot, failed)
+                for one in llm_client.file_contents(lot, failed)
             ]
             self._fail(failed)
             failed.clear()
@@ -99,7 +99,7 @@ class FileReader(BaseReader):
     def _found(self, paths: Any, fs: Any) -> list[tuple[str, Any]]:
         if fs is not None:
             paths = (str(paths).rpartition("/")[2], fs.cat_file(str(paths)))
-        return llm_client._named(llm_client._find_files(paths))
+        return llm_client.find_files(paths)
 
     def _fail(self, failed: Sequence[Any]) -> None:
         """Raise an error for the first failure, or keep them all."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from llm_client import _duration as duration
+from llm_client import duration_text as duration
 
 __all__ = ["count", "decimal", "duration", "ending", "limits", "moment", "plural", "shortened", "size"]
 

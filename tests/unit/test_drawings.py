@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from llm_client import CreatedKey, Hits, Usage, _duration, _progress_text, _rate, _records
+from llm_client import CreatedKey, Hits, Usage, _rate, _records, duration_text, progress_text
 from llmbackend import (
     AgentRun,
     Analysis,
@@ -675,11 +675,11 @@ def test_an_evaluation_is_plotted_where_the_caller_wants_it(evaluation: Evaluati
     ],
 )
 def test_progress_is_told_in_words(progress: dict[str, Any], job_type: str, said: str) -> None:
-    assert _progress_text(progress, job_type) == said
+    assert progress_text(progress, job_type) == said
 
 
 def test_durations_and_rates_are_told_as_people_do() -> None:
-    told = [_duration(seconds) for seconds in (0.02, 2.34, 61, 125, 3600, 11100, 90000, 200_000)]
+    told = [duration_text(seconds) for seconds in (0.02, 2.34, 61, 125, 3600, 11100, 90000, 200_000)]
     assert told == ["20 ms", "2.3 s", "61 s", "2 min", "1 h", "3 h 5 min", "1 day 1 h", "2 days 7 h"]
     assert [_rate(rate) for rate in (12100.4, 2.5, 0.1)] == ["12,100/s", "2.5/s", "6/min"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from llm_client import encoded
 from llmbackend import InvalidRequest, LLMBackendClient
-from llmbackend.errors import where
+from llmbackend.errors import position
 
 IMAGES = {
     "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
@@ -82,7 +82,7 @@ def test_what_is_no_image_is_refused(client: LLMBackendClient, images: Any, plac
         client.chat("What is this?", images=images)
     assert caught.value.message.startswith(f"chat: {place}: ")
     assert reason in caught.value.message
-    assert where(caught.value.details["errors"][0]["loc"]) == place
+    assert position(caught.value.details["errors"][0]["loc"]) == place
 
 
 @pytest.mark.parametrize("messages", [[], 5, ["hello"], [{"role": "assistant", "content": "Hello!"}]])

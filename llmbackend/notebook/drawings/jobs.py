@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_client import Job, Record, _progress_text
+from llm_client import Job, Record, progress_text
 
 from ..parts import Bar, Drawing, Fold, Line, Paragraph, Span, Table, muted, strong
 from ..wording import duration, moment, parsed, shortened
@@ -21,7 +21,7 @@ def _status(job: Mapping[str, Any]) -> Line:
 
 def _progress(progress: Mapping[str, Any], job_type: str = "") -> Line:
     done, total = progress.get("done") or 0, progress.get("total") or 0
-    words = _progress_text(progress, job_type)
+    words = progress_text(progress, job_type)
     return [Bar(done / total), words] if total else words
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from llm_client import Embeddings, Job, Record, Records, _flat
+from llm_client import Embeddings, Job, Record, Records, flat_fields
 
 from ..parts import Drawing, Facts, Fold, Line, Paragraph, Table, muted
 from ..wording import count, decimal, moment, parsed, plural, shortened
@@ -87,7 +87,7 @@ def _is_large(value: Any) -> bool:
 
 def table_of(records: Sequence[Mapping[str, Any]]) -> Drawing:
     """A table of all fields that occur; nested ones are named like `author.name`, if there is room."""
-    rows: list[Mapping[str, Any]] = [dict(_flat(record)) for record in records[:ROWS]]
+    rows: list[Mapping[str, Any]] = [dict(flat_fields(record)) for record in records[:ROWS]]
     if len(_filled(rows)) > COLUMNS:
         rows = list(records[:ROWS])
     names = _filled(rows)
@@ -162,7 +162,7 @@ def in_words(value: Any, name: str = "", limit: int = 400) -> Line:
 def in_a_line(fields: Mapping[str, Any], limit: int = 200) -> Line:
     """`year 2026 · team hr`: names are shown unchanged, because filters take them so."""
     told: list[Line] = []
-    filled = [(name, value) for name, value in _flat(fields) if value not in (None, "", [])]
+    filled = [(name, value) for name, value in flat_fields(fields) if value not in (None, "", [])]
     for name, value in filled[:FIELDS]:
         told += [" · " if told else "", muted(name), " ", in_words(value, name, limit)]
     if len(filled) > FIELDS:
