@@ -25,7 +25,6 @@ from ..errors import LLMBackendError
 from .filters import Combination, Condition, terms_of
 from .indexes import places, selector
 from .interface import Scored
-from .qdrant import SPARSE
 
 if TYPE_CHECKING:
     from .columns import Columns, Mask
@@ -45,6 +44,8 @@ NAMED_AT_ONCE = 10_000
 FITTING = 40_000
 """If more points fit a filter, a search looks for them among the nearest instead of naming their ids. Without a graph,
 finding the nearest means looking at all points."""
+A_LOOK = 6
+"""Ids that are named in the time that one hit takes in a list that is looked through."""
 KEPT_PARTS = 4
 COLUMNS_FROM = 1_000
 """Least chunks for which fields are read into columns: checking a filter in fewer takes a few milliseconds."""
@@ -161,14 +162,14 @@ class Filtering:
         found: list[list[Scored] | None] = [None] * len(queries)
         # The best points that fit may be near the top of the unfiltered list.
         depth = LEAST_BATCH + 3 * limit * len(resolved.mask) // (2 * max(1, resolved.count))
-        for number, query in enumerate(queries if resolved.count else []):
-            # Looking through a sparse list takes less time than naming points.
-            if depth <= DEEPEST and (query.using == SPARSE or resolved.count > FITTING):
-                [scored] = self._index.query([query], depth)
-                fits = columns.which([point for point, _ in scored], resolved.mask)
-                best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
-                if len(best) == limit or len(scored) < depth:
-                    found[number] = best
+        named = 0 if resolved.parts is not None else resolved.count
+        looks = resolved.count > FITTING or len(queries) * depth * A_LOOK < named
+        for number, query in enumerate(queries if resolved.count and looks and depth <= DEEPEST else []):
+            [scored] = self._index.query([query], depth)
+            fits = columns.which([point for point, _ in scored], resolved.mask)
+            best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
+            if len(best) == limit or len(scored) < depth:
+                found[number] = best
         missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
         if missing:
             if (parts := resolved.parts) is None:
