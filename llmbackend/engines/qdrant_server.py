@@ -27,7 +27,7 @@ from . import fusion
 from .bm25 import Sparse
 from .filters import Condition
 from .indexes import FieldType, Indexes, in_points
-from .interface import LISTS, Found, Layout, List, Mode, Physical, Scored, VectorIndex, one_version
+from .interface import LISTS, Found, Layout, List, Mode, Physical, Scored, VectorIndex, one_version, point_id
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -186,6 +186,8 @@ class QdrantServerIndex(QdrantIndex):
         """Average characters of a chunk with its metadata, in the last search."""
         self._undone: set[tuple[str, str]] = set()
         """Versions still to be discarded, because the server did not answer."""
+        self._heads: dict[tuple[str, str], int] = {}
+        """When the versions of the last write were written."""
         super().__init__(physical, ServerSyntax(self), in_use, server.writer)
         self._begin(repair)
 
@@ -271,6 +273,11 @@ class QdrantServerIndex(QdrantIndex):
     def _write(self, points: Sequence[Point]) -> None:
         with self._sweeping:
             self._undone -= {(point.payload["document_id"], point.payload["hash"]) for point in points}
+        self._heads = {
+            (point.payload["document_id"], point.payload["hash"]): point.payload["written"]
+            for point in points
+            if point.payload["chunk"] == 0
+        }
         for batch in batches(points, min(self._limits.upsert or WRITE_BATCH, WRITE_BATCH), WRITE_BYTES):
             self._upsert(batch)
 
@@ -366,8 +373,18 @@ class QdrantServerIndex(QdrantIndex):
 
         Versions without a head are left to the process that is writing them.
         """
-        where = self._all_current([self._head(), self._of([name for name, _ in versions])])
+        from qdrant_client import models
+
         there: dict[str, list[tuple[int, str]]] = {}
+        own: list[Any] = []
+        for name, digest in versions:
+            if (written := self._heads.get((name, digest))) is not None:
+                there[name] = [(written, digest)]
+                own.append(str(point_id(self._namespace, name, digest, 0)))
+        # What was just written need not be read again: of new documents, nothing is.
+        others = [models.HasIdCondition(has_id=own)] if own else []
+        of = [self._head(), self._of([name for name, _ in versions])]
+        where = self._syntax.group(must=of, must_not=[*self._gone(), *others])
         offset: Any = None
         while True:
             heads, offset = self._scroll(where, NAMED_AT_ONCE, offset, ["document_id", "hash", "written"])

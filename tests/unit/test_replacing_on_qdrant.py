@@ -16,7 +16,7 @@ from qdrant_client import models
 from llmbackend import LLMBackendClient
 from llmbackend.engines import bm25, qdrant_server
 from llmbackend.engines.interface import Chunk, Layout, Physical
-from llmbackend.engines.qdrant_server import QdrantServer
+from llmbackend.engines.qdrant_server import QdrantServer, QdrantServerIndex
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.qdrant import CLOUD, OneAtATime, Server, serving
@@ -242,3 +242,23 @@ def test_a_search_asks_the_server_no_more_often_than_it_needs(
     monkeypatch.setattr(qdrant_server, "ALONG", 100)
     assert asked("hybrid") == ["query_points", "query_points", "retrieve"]
     assert asked("sparse") == ["query_points"]
+
+
+def test_what_was_just_written_is_not_read_again(
+    client: LLMBackendClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    scroll = QdrantServerIndex._scroll
+
+    def noted(self: QdrantServerIndex, *args: Any, **options: Any) -> Any:
+        records, following = scroll(self, *args, **options)
+        read.extend(record.payload["document_id"] for record in records)
+        return records, following
+
+    client.rag_ingest([OTHER], "x")
+    monkeypatch.setattr(QdrantServerIndex, "_scroll", noted)
+    assert client.rag_ingest([_router(0)], "x").added == 1
+    assert read == []
+    assert client.rag_ingest([_router(1)], "x").updated == 1
+    assert set(read) == {"router"}
+    assert [one.id for one in client.list_documents("x")].count("router") == 1
