@@ -14,7 +14,7 @@ from ..errors import BackendError, BackendTimeout, LLMBackendError, Overloaded
 from .qdrant_refusals import refusal
 
 CONNECTING = 10.0
-"""Seconds to wait for a server that has never answered, because the URL may be wrong."""
+"""Most seconds for a connection, and to wait for a server that has never answered, because the URL may be wrong."""
 
 Result = TypeVar("Result")
 Ask = Callable[[Any], Result]
@@ -34,7 +34,7 @@ class Connection:
         self._client = client
         self._clients: dict[str, Any] = {}
         self._asked = 0
-        """The index of the current URL, modulo their number."""
+        """The index of the URL that answered last."""
         self._answered = False
         self._connecting = threading.Lock()
 
@@ -52,6 +52,7 @@ class Connection:
                         api_key=self._api_key,
                         timeout=max(1, round(self._timeout)),
                         check_compatibility=False,
+                        event_hooks={"request": [_connect_soon]},
                     )
             return self._clients[url]
 
@@ -63,20 +64,20 @@ class Connection:
         seconds = self._timeout if self._answered else min(CONNECTING, self._timeout)
         patience = Patience(time.monotonic() + seconds)
         while True:
-            for _ in self._urls:
-                url = self._urls[self._asked % len(self._urls)]
+            first = self._asked
+            for number in range(first, first + len(self._urls)):
+                url = self._urls[number % len(self._urls)]
                 try:
                     with self._translated(url):
                         result = ask(self.client(url))
                 except LLMBackendError as error:
-                    if not again or not error.details.get("passing"):
+                    if not error.details.get("passing"):
                         raise
-                    self._asked += 1  # the next of several URLs
                     failed = error
                 else:
-                    self._answered = True
+                    self._answered, self._asked = True, number % len(self._urls)
                     return result
-            pause = patience.pause(failed.details.get("retry_after"))
+            pause = patience.pause(failed.details.get("retry_after")) if again else None
             used_up = isinstance(failed, BackendTimeout) and "status" not in failed.details
             if pause is None or used_up:
                 raise failed
@@ -109,11 +110,15 @@ class Connection:
         except UnexpectedResponse as error:
             if (seconds := asked_for(error.headers.get("Retry-After"))) is not None:
                 about["retry_after"] = seconds
+            if (place := error.headers.get("Location")) is not None:
+                about["location"] = place
             raise refusal(
                 error.status_code or 0, error.content.decode(errors="replace"), where, about
             ) from error
         except ResponseHandlingException as error:
-            if isinstance(error.source, httpx.TimeoutException):
+            if isinstance(error.source, httpx.TimeoutException) and not isinstance(
+                error.source, httpx.ConnectTimeout
+            ):
                 raise BackendTimeout(
                     f"{where} did not answer in {self._timeout:.3g} s", details=for_now
                 ) from error
@@ -130,3 +135,9 @@ class Connection:
             raise Overloaded(f"{where} is overloaded", details=for_now) from error
         except Exception as error:  # what the client refuses before it calls the server
             raise BackendError(f"{where}: {error}", details=about) from error
+
+
+def _connect_soon(request: Any) -> None:
+    """Limit the time for a connection: a machine that is off does not answer, and the next URL is waiting."""
+    limits = request.extensions["timeout"]
+    limits["connect"] = min(CONNECTING, limits["connect"] or CONNECTING)

@@ -28,17 +28,22 @@ _STRICT = re.compile(r"Limit exceeded|disabled!")
 # More points than the rate per minute: retrying never helps.
 _NEVER = re.compile(r"larger than rate limiter capacity|split your request", re.I)
 _FULL = re.compile(
-    r"(storage size|points) limit .*reached|Max .* reached|quota|disk|resident memory|memory usage", re.I
+    r"(storage size|points) limit .*reached|Max .* reached|\bquota\b|\bdisk\b|resident memory|memory usage",
+    re.I,
 )
 
+_TITLE = re.compile(r"<title>([^<]+)</title>", re.I)
 _NO_SPACE = re.compile(r"no space left on device", re.I)
 """Reported with status 500, which is normally retried; this is not."""
 
 
 def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBackendError:
     """Return the error for a reply with an error status."""
-    said = _said(body)
+    said, its_own = _said(body)
     details = {**about, "status": status}
+    if 300 <= status < 400:
+        to = details.get("location", "another address")
+        return BackendError(f"{where} redirects to {to}: set QDRANT_URL to that", details=details)
     if status == 401:
         return BackendError(f"{where} refuses the key: set QDRANT_API_KEY to the right one", details=details)
     if status == 403:  # for instance, the key may only read, or an administrator has locked all writes
@@ -74,6 +79,11 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
         return InsufficientStorage(f"{where} has no room: {said}", details=details)
     if passing(status) or (status != 404 and _PARTIAL.search(said)):
         details["passing"] = True
+    if status == 404 and not its_own:
+        return BackendError(
+            f"what answers in place of {where} does not know the address ({said}): is this the right URL?",
+            details=details,
+        )
     if status == 404:
         details["gone"] = True
     if status in (408, 504):
@@ -81,10 +91,10 @@ def refusal(status: int, body: str, where: str, about: dict[str, Any]) -> LLMBac
     return BackendError(f"{where} answered {status}: {said}", details=details)
 
 
-def _said(body: str) -> str:
-    """Return the error message in a server's reply."""
+def _said(body: str) -> tuple[str, bool]:
+    """Return the error message in a reply, and whether it is Qdrant's own: a proxy in front of it has other pages."""
     try:
-        said = json.loads(body)["status"]["error"]
+        return str(json.loads(body)["status"]["error"])[:300], True
     except (ValueError, LookupError, TypeError):
-        said = body
-    return str(said)[:300]
+        title = _TITLE.search(body)
+        return " ".join((title[1] if title else body).split())[:300] or "nothing", False

@@ -17,6 +17,8 @@ SAID: list[tuple[int, str, type[LLMBackendError], dict[str, Any]]] = [
     (400, "Payload error: JSON payload (61 bytes) is larger than allowed (limit: 33 bytes).", InvalidRequest, {"too_large": True}),
     (400, 'Bad request: Limit exceeded 2000 > 1000 for "limit". Help: Reduce the "limit" parameter.', InvalidRequest, {"strict": True}),
     (400, "Bad request: Max vector storage size limit of 1MB reached!", InsufficientStorage, FOR_GOOD),
+    (400, "Format error in JSON body: unknown field `on_disk_quota_mb`", BackendError, FOR_GOOD),
+    (400, "Bad request: the disk is full", InsufficientStorage, FOR_GOOD),
     (403, "Forbidden: Global write access is required", BackendError, FOR_GOOD),
     (403, "Write operations are forbidden", BackendError, FOR_GOOD),
     (404, "Not found: Collection `x` doesn't exist!", BackendError, {"gone": True, "passing": None}),
@@ -45,3 +47,34 @@ def test_a_refused_key_is_told_with_its_setting() -> None:
     told = refusal(401, "Must provide an API key or an Authorization bearer token", "the server", {})
     assert "QDRANT_API_KEY" in told.message
     assert "QDRANT_API_KEY" in refusal(403, "", "the server", {}).message
+
+
+PAGE = "<html>\n<head><title>{0}</title></head>\n<body><h1>{0}</h1><hr>nginx</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "details"),
+    [
+        (404, "404 page not found\n", BackendError, {"gone": None, "passing": None}),
+        (404, PAGE.format("404 Not Found"), BackendError, {"gone": None, "passing": None}),
+        (413, PAGE.format("413 Request Entity Too Large"), InvalidRequest, {"too_large": True}),
+        (502, PAGE.format("502 Bad Gateway"), BackendError, PASSING),
+        (503, "", BackendError, PASSING),
+        (504, PAGE.format("504 Gateway Time-out"), BackendTimeout, PASSING),
+    ],
+)
+def test_a_proxy_answers_in_its_own_words(
+    status: int, body: str, kind: type[LLMBackendError], details: dict[str, Any]
+) -> None:
+    error = refusal(status, body, "the server", {})
+    assert type(error) is kind
+    assert {name: error.details.get(name) for name in details} == details
+    assert "<" not in error.message
+    if status == 404:  # of a collection that is still there, the advice is not to delete it
+        assert "right URL" in error.message
+
+
+def test_a_redirect_is_told_with_where_it_leads() -> None:
+    error = refusal(308, "", "the server", {"location": "https://qdrant.example/"})
+    assert "https://qdrant.example/" in error.message
+    assert "QDRANT_URL" in error.message
