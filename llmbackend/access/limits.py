@@ -10,6 +10,7 @@ average of its key's calls, and settles the difference at its end.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import Counter
@@ -30,6 +31,13 @@ PART = 400
 unspent."""
 LONG = 3600
 """Windows of at least this many seconds are counted in the database, to survive a restart."""
+
+ANSWER_SECONDS = 1.0
+"""Seconds that Redis has for an answer."""
+AWAY_SECONDS = 10.0
+"""Seconds for which it is not asked after it has failed."""
+
+log = logging.getLogger(__name__)
 
 table = Table(
     "limit_windows",
@@ -75,21 +83,43 @@ def _add(connection: Connection, name: str, window: int, ends: float, amount: in
     return total
 
 
-class LibraryCounters:
-    """Counters of the library `limits`: in this process, or in Redis."""
+class OwnCounters:
+    """Counters in this process."""
 
-    def __init__(self, url: str) -> None:
-        from limits.storage import storage_from_string
+    def __init__(self) -> None:
+        from limits.storage import MemoryStorage
 
-        self._storage: Any = storage_from_string(url)
-        self._here = url.startswith("memory")
+        self._storage = MemoryStorage()
 
     async def add(self, name: str, window: int, ends: float, amount: int) -> int:
-        expiry = math.ceil(ends - time.time()) + 60
-        key = f"llmbackend/{name}/{window}"
-        if self._here:
-            return int(self._storage.incr(key, expiry, amount))
-        return int(await threads.database(self._storage.incr, key, expiry, amount))
+        return self._storage.incr(*_entry(name, window, ends), amount)
+
+
+class RedisCounters:
+    """Counters in Redis; while that does not answer, in the database, where a window under way begins anew."""
+
+    def __init__(self, url: str, database: Counters) -> None:
+        from limits.storage import storage_from_string
+
+        self._storage: Any = storage_from_string(
+            url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+        )
+        self._database = database
+        self._away_until = -math.inf
+
+    async def add(self, name: str, window: int, ends: float, amount: int) -> int:
+        if time.monotonic() >= self._away_until:
+            try:
+                return int(await threads.network(self._storage.incr, *_entry(name, window, ends), amount))
+            except Exception as error:  # its message may name the address
+                log.warning("limits are counted in the database: Redis failed (%s)", type(error).__name__)
+                self._away_until = time.monotonic() + AWAY_SECONDS
+        return await self._database.add(name, window, ends, amount)
+
+
+def _entry(name: str, window: int, ends: float) -> tuple[str, int]:
+    """A window's key, and the seconds after which it is forgotten."""
+    return f"llmbackend/{name}/{window}", math.ceil(ends - time.time()) + 60
 
 
 class Window:
@@ -386,8 +416,8 @@ class Limiter:
             return Window(name, rate, self._database, max(1, rate.amount // PART))
         if self._short is None:
             if self._redis_url is not None:
-                self._short = LibraryCounters(self._redis_url)
+                self._short = RedisCounters(self._redis_url, self._database)
             else:
-                self._short = self._database if self._shared else LibraryCounters("memory://")
+                self._short = self._database if self._shared else OwnCounters()
         alone = self._redis_url is None and not self._shared
         return Window(name, rate, self._short, rate.amount if alone else max(1, rate.amount // PART))

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from llmbackend import LLMBackendClient
+from llmbackend.access.limits import ANSWER_SECONDS
 from tests.server import KEY, serving
 from tests.shared import services
 
@@ -54,3 +55,33 @@ def test_four_servers_let_in_what_one_would(
         assert time.time() // 60 == began // 60, "it took longer than the window"
     assert set(seen) == {200, 429}
     assert amount * 0.98 <= seen[200] <= amount
+
+
+def test_a_redis_that_is_silent_or_gone_costs_nobody_a_request(tmp_path: Path) -> None:
+    from redis import Redis
+
+    with ExitStack() as stack:
+        try:
+            redis = stack.enter_context(services.redis(tmp_path))
+        except services.Missing as missing:
+            pytest.skip(str(missing))
+        url = stack.enter_context(serving(tmp_path / "data", api_key=KEY, redis_url=redis, workers=0)).url
+        with LLMBackendClient(url, KEY) as admin:
+            keys = [admin.create_key(rate="2/min").key for _ in range(3)]
+
+        def ask(key: str) -> int:
+            return requests.get(f"{url}/v1/models", headers={"X-API-Key": key}, timeout=10).status_code
+
+        def asked(key: str) -> list[int]:
+            while time.time() % 60 > 45:  # within one window
+                time.sleep(0.5)
+            return [ask(key) for _ in range(3)]
+
+        assert asked(keys[0]) == [200, 200, 429]
+        with Redis.from_url(redis) as there:
+            there.client_pause(3000)
+            began = time.monotonic()
+            assert asked(keys[1]) == [200, 200, 429]
+            assert time.monotonic() - began < 2 * ANSWER_SECONDS + 1  # it is asked once
+            there.shutdown(nosave=True)
+        assert asked(keys[2]) == [200, 200, 429]
