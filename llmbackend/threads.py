@@ -265,7 +265,15 @@ class OwnLoop:
             return self._loop
 
 
-_slice = threading.local()
+class _Slice(threading.local):
+    """What a thread's work has had; nothing on the event loop."""
+
+    began: float | None = None
+    granted = False
+    charged = 0.0
+
+
+_slice = _Slice()
 
 
 def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
@@ -281,7 +289,7 @@ def in_slices() -> Iterator[None]:
         yield
     finally:
         _charge()
-        del _slice.began
+        _slice.began = None
 
 
 def _charge() -> None:
@@ -298,8 +306,7 @@ def background(name: str, work: Callable[[], None]) -> threading.Thread:
 
 def give_way() -> None:
     """Let small requests go first. Long work in a thread calls this between slices; on the event loop it does nothing."""
-    began: float | None = getattr(_slice, "began", None)
-    if began is None:
+    if (began := _slice.began) is None:
         return
     worked = time.monotonic() - began
     if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):

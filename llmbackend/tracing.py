@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -189,11 +189,9 @@ class Trace:
         They are `prompt_tokens`, `completion_tokens` and `embedded_tokens`. Pass `estimated` if no server reported them.
         """
         self.model = without_secrets(model) or self.model
-        counts = {
-            name: count
-            for name in _TOKENS
-            if isinstance(usage, Mapping) and isinstance(count := usage.get(name), int) and count > 0
-        }
+        if not isinstance(usage, Mapping):
+            return
+        counts = {name: count for name in _TOKENS if isinstance(count := usage.get(name), int) and count > 0}
         if not counts:
             return
         self.tokens["prompt_tokens"] += counts.get("prompt_tokens", 0) + counts.get("embedded_tokens", 0)
@@ -333,11 +331,10 @@ async def turn() -> None:
         await turns.turn(trace.caller.project)
 
 
-async def in_turns(work: Coroutine[Any, None, _Result]) -> _Result:
+def in_turns(work: Coroutine[Any, None, _Result]) -> Awaitable[_Result]:
     """Await `work` that takes no turns itself; each of its steps begins with a turn of the current call's project."""
-    if (trace := _current.get()) is None:
-        return await work
-    return await turns.in_turns(trace.caller.project, work)
+    trace = _current.get()
+    return work if trace is None else turns.in_turns(trace.caller.project, work)
 
 
 def worked(seconds: float) -> None:

@@ -153,7 +153,11 @@ class Upstream:
     ) -> bytes:
         """POST a JSON body; return the reply's bytes unread."""
         sent = await json_writing.dumps(body)
-        said, _ = await self.persist(lambda: self._read("POST", path, sent), deadline, retries, 1, unanswered)
+        (said, _), turn = await self.begin(
+            lambda _: self._read("POST", path, sent), deadline, retries, 1, unanswered
+        )
+        if turn is not None:
+            turn.end()
         return said
 
     async def stream(

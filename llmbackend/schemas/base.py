@@ -126,15 +126,15 @@ class Request(BaseModel):
         """
         threads.give_way()
         told = {}
-        for name, field in type(self).model_fields.items():
-            if name in self.model_fields_set and not field.exclude:
-                value = getattr(self, name)
-                if isinstance(value, Request):
-                    value = value.wire()
-                elif isinstance(value, list):
-                    value = [one.wire() if isinstance(one, Request) else one for one in value]
-                if value is not None:
-                    told[field.alias or name] = value
+        fields, given = type(self).model_fields, self.model_fields_set
+        for name, value in vars(self).items():
+            if value is None or name not in given or (field := fields[name]).exclude:
+                continue
+            if isinstance(value, Request):
+                value = value.wire()
+            elif isinstance(value, list):
+                value = [one.wire() if isinstance(one, Request) else one for one in value]
+            told[field.alias or name] = value
         return told
 
     def as_json(self) -> str:

@@ -188,8 +188,9 @@ class Message(Request):
     @model_validator(mode="after")
     def _only_replies_come(self) -> Message:
         if self.role != "assistant":
+            said = vars(self)
             for field in OF_REPLIES:
-                if getattr(self, field) is not None:
+                if said[field] is not None:
                     raise ValueError(
                         f"{field} belongs to a reply, not to a message of the {self.role}: leave it out"
                     )

@@ -149,6 +149,8 @@ class Connection(HttpToolsProtocol):
                 return
             self._stalled = (now, waits)
         if self._at_work:
+            if not self._head:  # whoever reads the body checks its pace
+                self.cycle.message_event.set()
             return
         if self._head:
             if now > self._since + (HEAD_SECONDS if self._asks else IDLE):
