@@ -88,7 +88,7 @@ def test_the_doctor_tells_the_administrator_of_keys_that_end_and_of_limits_that_
         assert check.limits.reached >= 2
         name = key.rpartition("_")[0]
         assert f"{name} reached its limit on requests 2 times" in check.fix
-        assert f"{name} count" in check.fix
+        assert f"{name} expire within 14 days" in check.fix
         assert all(check.name != "access" for check in other.doctor().checks)
 
 
