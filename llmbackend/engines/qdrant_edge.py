@@ -380,7 +380,8 @@ class EdgeIndex(QdrantIndex):
         self._filtering.close()
         with translated(self.folder):
             self._shard.close()
-        _give_back_memory()
+        if self._changed:  # looking for it takes some milliseconds
+            _give_back_memory()
 
 
 def _give_back_memory() -> None:
