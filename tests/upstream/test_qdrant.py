@@ -71,7 +71,7 @@ def qdrant() -> Iterator[str]:
 FAILURES: list[tuple[Any, type[LLMBackendError], str]] = [
     (401, BackendError, "QDRANT_API_KEY"),
     (403, BackendError, "QDRANT_API_KEY"),
-    (429, Overloaded, "too much"),
+    (429, Overloaded, "overloaded"),
     (500, BackendError, "what the server says"),
     ("hang", BackendTimeout, "did not answer"),
 ]
