@@ -5188,6 +5188,7 @@ def _suffix(name: str) -> str:
 
 
 _NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
+_PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"}
 
 
 def _is_text(file: Any) -> bool:
@@ -5219,7 +5220,8 @@ def file_lots(
             failed.append(Record(id=name, error=f"cannot be read: {file.strerror}"))
             continue
         if _suffix(name) not in types and not _is_text(file):
-            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {_NEITHER}"))
+            unpack = ": unpack it first" if _suffix(name) in _PACKED else ""
+            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {_NEITHER}{unpack}"))
             continue
         try:
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)

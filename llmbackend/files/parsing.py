@@ -25,6 +25,9 @@ NAMED = 10
 NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
 """Says what a file is that cannot be read."""
 
+PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"}
+"""Types of files that have others in them."""
+
 
 def parse(name: str, data: bytes) -> Parsed:
     """Extract a file's text, in the format of its extension, or as plain text.
@@ -37,7 +40,8 @@ def parse(name: str, data: bytes) -> Parsed:
     if (read := FORMATS.get(suffix)) is None:
         read, data = text.plain, text.without_colors(data)
         if not is_text(data):
-            raise Unreadable(f"unsupported type {suffix}: {NEITHER}")
+            unpack = ": unpack it first" if suffix in PACKED else ""
+            raise Unreadable(f"unsupported type {suffix}: {NEITHER}{unpack}")
     warnings: dict[str, None] = {}  # each once, in order
 
     def warn(warning: str) -> None:

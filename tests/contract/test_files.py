@@ -142,6 +142,7 @@ def test_what_is_text_is_read_whatever_its_name(
         assert {one.id for one in report.failed} == NO_TEXTS.keys()
         for one in report.failed:
             assert re.fullmatch(r"unsupported type \.\w+: neither text nor PDF, .*", one.error)
+            assert one.error.endswith(": unpack it first") == one.id.endswith(".gz")
     assert {one.id for one in client.list_documents(collection)} == TEXTS.keys()
     assert "über Nacht" in client.get_document("README.first", collection).text
 
