@@ -79,7 +79,12 @@ def _kill(server: Server) -> None:
     server.process.wait()
 
 
-@pytest.mark.parametrize("moment", range(10))
+SPREAD = (1, 7, 9, 5, 0)  # at .2, .5, .7, .9 and 1.3 of the usual time
+
+
+@pytest.mark.parametrize(
+    "moment", [*SPREAD, *(pytest.param(n, marks=pytest.mark.long) for n in range(10) if n not in SPREAD)]
+)
 def test_a_kill_at_a_random_moment(original: Path, usual: float, tmp_path: Path, moment: int) -> None:
     folder = tmp_path / "data"
     shutil.copytree(original, folder)
