@@ -74,7 +74,10 @@ def stretches(question: Question, hits: list[Laid], quotes: list[Quote], length:
         last = len(told) == length.stretches - 1
         heading = hit.question(best)
         headings = [one for one in hit.above[best] if one == heading or asked & stems(one)]
-        most = max(LEAST, length.most - used - sum(map(size, headings)))
+        most = length.most - used - sum(map(size, headings))
+        if told and most < LEAST:
+            continue
+        most = max(LEAST, most)
         named = hit.named(question.text)
         if best in named:
             chosen = sorted({*head(hit.text, hit.parts, best), *named})
