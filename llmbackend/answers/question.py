@@ -6,8 +6,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+import regex
+
 from ..text.sentences import stems
 from ..text.words import UNSPACED, WRITTEN
+from . import full_names
 
 _RUN = re.compile(f"[{UNSPACED}]+")  # 契約E-03の金額 has the code E-03
 _FRACTION = re.compile(r"(?<![/\d])\d+/\d+(?![/\d])")  # 2024/915, but no date
@@ -42,10 +45,13 @@ class Question:
         self.text = question
         self.stems = stems(question)
         words = [
-            word for run in WRITTEN.findall(question) for part in _RUN.split(run) if (word := _bare(part))
+            word
+            for run in WRITTEN.findall(question)
+            for part in _RUN.split(run)
+            if (word := full_names.bare(part))
         ]
         words += _FRACTION.findall(question)
-        self._patterns = {
+        self._patterns: dict[str, re.Pattern[str] | regex.Pattern[str]] = {
             word: _pattern(word) for place, word in enumerate(words) if _is_exact(word, place == 0)
         }
         parts = _PART.findall(question)
@@ -53,7 +59,7 @@ class Question:
         self._codes = {word for word in self._patterns if word in parts or _is_code(word)}
         self._rare: dict[str, float] = {}
         self.missing: list[str] = []
-        """Codes of the question that no passage has."""
+        """Codes of the question that no passage has, and full names that none has, though each of their words is in some."""
         self.unknown: list[str] = []
         """Names and numbers of the question that no passage has."""
         for word, pattern in self._patterns.items():
@@ -66,6 +72,25 @@ class Question:
                 self.missing.append(word)
             else:
                 self.unknown.append(word)
+        self._leading: list[regex.Pattern[str]] = []
+        """Full names that are the first in some passage."""
+        for name in full_names.full_names(question):
+            self._look_for(name.words, passages)
+
+    def _look_for(self, name: Sequence[str], passages: Sequence[str]) -> None:
+        """Take a full name, or the longest part of it that some passage has, as one: who asks for Ann Lee is not told of Ann Fox."""
+        for part in full_names.parts(name):
+            pattern = full_names.pattern(part)
+            if having := [passage for passage in passages if pattern.search(passage)]:
+                said = " ".join(part)
+                self._patterns[said] = pattern
+                self._rare[said] = math.log(1 + len(passages) / len(having))
+                if not all(_after_another(pattern, passage) for passage in having):
+                    self._leading.append(pattern)
+                return
+        own = [word for word in name if word in self._patterns]  # a question's first word may not be
+        if len(own) > 1 and all(any(_as_written(word, one) for one in passages) for word in own):
+            self.missing.append(" ".join(own))
 
     @property
     def has_code(self) -> bool:
@@ -88,8 +113,13 @@ class Question:
         return self._share(self._rare, text)
 
     def coded(self, text: str) -> float:
-        """Return the same share for the question's codes only."""
-        return self._share({word: rare for word, rare in self._rare.items() if word in self._codes}, text)
+        """Return the same share for the question's codes only, less 1 if the text is about somebody else.
+
+        It is if another full name comes before the question's, which some other passage has first: of Ann Lee's record and
+        that of a person who reports to her, the first is about her.
+        """
+        share = self._share({word: rare for word, rare in self._rare.items() if word in self._codes}, text)
+        return share - any(_after_another(name, text) for name in self._leading)
 
     def _share(self, rare: Mapping[str, float], text: str) -> float:
         whole = sum(rare.values())
@@ -97,12 +127,14 @@ class Question:
         return has / whole if whole else 0.0
 
 
-def _bare(word: str) -> str:
-    """Strip a word of punctuation, and of affixes joined to a code by an apostrophe: E-03's, E-03'ün, l'E-03."""
-    parts = word.split("'")
-    coded = [place for place, part in enumerate(parts) if any(map(str.isdigit, part))]
-    kept = parts[coded[0] : coded[-1] + 1] if coded else parts
-    return "'".join(kept).strip("-.'_")
+def _after_another(name: regex.Pattern[str], text: str) -> bool:
+    """Whether the text has the name, and another full name before it."""
+    found = name.search(text)
+    return found is not None and any(full_names.full_names(text[: found.start()]))
+
+
+def _as_written(word: str, text: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
 
 
 def _is_exact(word: str, first: bool) -> bool:

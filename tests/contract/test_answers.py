@@ -405,3 +405,21 @@ def test_a_row_that_is_named_is_told_with_its_head_and_no_other(
     prices = {row[0]: row[1] for row in PRODUCTS[1:]}
     assert [one for one, price in prices.items() if price in answer] == [label], str(answer)
     assert "Price" in answer
+
+
+def test_who_asks_with_a_full_name_hears_of_that_one_or_of_none(
+    client: LLMBackendClient, collection: str
+) -> None:
+    reports = {"Ann Lee": "Eve Gray", "Bo Fox": "Ann Lee", "Eve Gray": "Dan Moss", "Dan Moss": "Bo Fox"}
+    texts = [
+        f"Record. {name} works in sales. {name.split()[0]} has {20 + number} days of vacation and reports to {other}."
+        for number, (name, other) in enumerate(reports.items())
+    ]
+    client.rag_ingest(texts, collection)
+    for name, text in zip(reports, texts, strict=True):
+        answer = client.rag_query(f"How many days of vacation does {name} have?", collection)
+        assert answer.found
+        assert answer.sources[0].text == text
+    answer = client.rag_query("How many days of vacation does Ann Fox have?", collection)
+    assert not answer.found
+    assert answer.startswith("No passage has Ann Fox.")

@@ -31,3 +31,34 @@ def test_a_code_is_told_from_another_one(question: str, right: str, wrong: str) 
 def test_what_an_apostrophe_joins_to_a_name_is_its_own() -> None:
     exact = Question("Where does Mr O'Neil live?", ["O'Neil lives here.", "O is a letter."])
     assert exact.exact("O'Neil lives here.") > exact.exact("O is a letter.")
+
+
+FULL_NAMES = {
+    "plain": ("Where does Ann Lee work?", "Ann Lee works here."),
+    "possessive": ("Which is Ann Lee's office?", "Ann Lee works here."),
+    "initials": ("Where does Ann S. Lee work?", "Ann S. Lee works here."),
+    "more names": ("Where does Ann Lee work?", "Ann Sofie Lee works here."),
+    "particles": ("Wo arbeitet Ann Lee?", "Ann van der Lee ist im Lager."),
+    "turned": ("Where does Ann Lee work?", "LEE, ANN: office 3."),
+    "with a hyphen": ("Où travaille Ann-Marie Lee ?", "Ann-Marie Lee travaille ici."),
+    "Cyrillic": ("Где работает Анна Ли?", "Анна Ли работает здесь."),
+}
+
+
+@pytest.mark.parametrize(("question", "right"), FULL_NAMES.values(), ids=list(FULL_NAMES))
+def test_a_full_name_is_told_from_one_of_the_same_words(question: str, right: str) -> None:
+    first = next(name for name in ("Ann-Marie", "Анна", "Ann") if name in question)
+    last = "Ли" if first == "Анна" else "Lee"
+    others = [f"{first} Fox is here. Bo {last} is not.", f"Bo {last} is here."]
+    assert Question(question, [right, *others]).missing == []
+    assert Question(question, [right, *others]).exact(right) > Question(question, [right, *others]).exact(
+        others[0]
+    )
+    assert Question(question, others).missing != []
+
+
+def test_a_text_that_comes_to_a_name_after_another_is_about_the_other() -> None:
+    own, other = "Ann Lee has a car.", "Bo Fox has a car and reports to Ann Lee."
+    asked = Question("Which car does Ann Lee have?", [own, other])
+    assert asked.coded(own) == 0 > asked.coded(other)
+    assert Question("Which car does Ann Lee have?", [other]).coded(other) == 0
