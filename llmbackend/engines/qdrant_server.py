@@ -22,6 +22,7 @@ from ..errors import (
     BackendTimeout,
     InvalidRequest,
     LLMBackendError,
+    Overloaded,
 )
 from . import fusion
 from .bm25 import Sparse
@@ -186,6 +187,8 @@ class QdrantServerIndex(QdrantIndex):
         """Average characters of a chunk with its metadata, in the last search."""
         self._undone: set[tuple[str, str]] = set()
         """Versions still to be discarded, because the server did not answer."""
+        self._unsettled: set[tuple[str, str]] = set()
+        """Versions whose older ones are still to be superseded, because the server did not answer."""
         self._heads: dict[tuple[str, str], int] = {}
         """When the versions of the last write were written."""
         super().__init__(physical, ServerSyntax(self), in_use, server.writer)
@@ -366,7 +369,16 @@ class QdrantServerIndex(QdrantIndex):
         self._ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
 
     def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
-        self._in_portions(versions, self._settle)
+        try:
+            self._in_portions(versions, self._settle)
+        except (BackendError, Overloaded) as error:
+            if error.details.get("gone"):
+                raise
+            # They may be superseded without our having been told, so the new ones, which are written, have to stay.
+            log.warning("older versions in %s could not be removed yet: %s", self._name, error)
+            with self._sweeping:
+                self._unsettled.update(versions)
+            self._sweep_later()
 
     def _settle(self, versions: Sequence[tuple[str, str]]) -> None:
         """Supersede all versions but the one written last, which is the same one in every process that does this.
@@ -425,6 +437,9 @@ class QdrantServerIndex(QdrantIndex):
             with self._sweeping:
                 self._in_portions(list(self._undone), self._discard)
                 self._undone.clear()
+            unsettled = list(self._unsettled)
+            self._in_portions(unsettled, self._settle)
+            self._unsettled.difference_update(unsettled)
             left = self._syntax.group(must=self._gone())
             again = bool(self._scroll(left, 1, None, False)[0])
         except LLMBackendError as error:
@@ -582,7 +597,8 @@ class QdrantServerIndex(QdrantIndex):
             except LLMBackendError as error:
                 log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
                 return  # keeps the mark, so that the next opening sweeps
-        super().close()
+        if not (self._undone or self._unsettled):  # which the next opening settles
+            super().close()
 
     def _close(self) -> None:
         """Nothing to close: the connection is the engine's."""

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from httpx import Headers
 from qdrant_client import models
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from llmbackend import LLMBackendClient
 from llmbackend.engines import bm25, qdrant_server
@@ -135,6 +137,39 @@ def test_what_a_killed_process_had_superseded_is_removed_by_the_next(server: Ser
     with _client(server, tmp_path) as client:
         assert sorted(one.id for one in client.list_documents("x")) == ["other", "router"]
     assert _points(server.client) == 2
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_what_the_server_did_not_answer_to_loses_no_document(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried_out: bool
+) -> None:
+    monkeypatch.setattr(qdrant_server, "GRACE", 0.2)
+    away = threading.Event()
+    supersede = server.client.set_payload
+
+    def unanswered(*args: Any, **options: Any) -> Any:
+        if not away.is_set():
+            return supersede(*args, **options)
+        if carried_out:
+            supersede(*args, **options)
+        raise UnexpectedResponse(503, "away", b"{}", Headers())
+
+    monkeypatch.setattr(server.client, "set_payload", unanswered, raising=False)
+    options = Settings(data_dir=tmp_path, qdrant_url=server.url, upstream_timeout=1)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        client.rag_ingest([_router(0), OTHER], "x")
+        away.set()
+        client.rag_ingest([_router(1)], "x")
+        assert sorted(one.id for one in client.list_documents("x")) == ["other", "router"]
+        [hit] = client.rag_search("router", "x", top_k=1)
+        assert hit.document_id == "router"
+        away.clear()
+        deadline = time.monotonic() + 20
+        while _points(server.client) != 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        [hit] = client.rag_search("router", "x", top_k=1)
+        assert hit.text == _router(1)["text"]
 
 
 # Two processes

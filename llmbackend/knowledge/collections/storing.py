@@ -69,7 +69,8 @@ def store(
 ) -> int:
     """Write versions, then remove older ones; return how many documents were replaced. Blocks.
 
-    The change of size is noted before the write, so after a kill the noted size is too large rather than too small.
+    The change of size is noted before the write, so after a kill, or if older versions could not be removed, the noted
+    size is too large rather than too small.
     """
     older = index.known([name for name, _ in versions])
     more = size(chunks).less(_sizes(index, sorted(older)))
@@ -77,11 +78,18 @@ def store(
     replaced = [version for version in versions if version[0] in older]
     # Another process may have written the same version since the caller looked: a failure here must not remove it.
     stored = {name for name, digest in replaced if digest in older[name]}
+    new = [version for version in versions if version[0] not in stored]
     try:
         index.upsert(chunks, vectors)
+    except BaseException:
+        index.discard(new)
+        note(NOTHING.less(more))
+        raise
+    try:
         index.keep_only(versions, older)
     except BaseException:
-        index.discard([version for version in versions if version[0] not in stored])
-        note(NOTHING.less(more))
+        # Where the older version is gone already, the new one is all there is of its document.
+        there = index.known([name for name, _ in new])
+        index.discard([(name, digest) for name, digest in new if there.get(name, set()) - {digest}])
         raise
     return len(replaced)
