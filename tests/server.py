@@ -63,15 +63,18 @@ def start(
     namespaces: int | None = None,
     plugin: Path | None = PLUGIN,
     warm: bool = False,
+    first: str = "",
     **settings: Any,
 ) -> Process:
+    """`llmbackend COMMAND`; `first` is code that runs before it."""
     data_dir.mkdir(parents=True, exist_ok=True)
     given = {"data_dir": data_dir, "host": "127.0.0.1", "port": 0, **settings}
     variables = {f"LLMBACKEND_{name.upper()}": str(value) for name, value in given.items()}
     variables["PYTHONPATH"] = str(plugin or "")
     # In a folder where no developer's `.env` lies.
     where: dict[str, Any] = {"cwd": data_dir, "inside": inside, "namespaces": namespaces}
-    return python(["-m", "llmbackend", command], **where, warm=warm, **variables)
+    how = ["-c", f"{first}\nfrom llmbackend.cli import main\nmain()"] if first else ["-m", "llmbackend"]
+    return python([*how, command], **where, warm=warm, **variables)
 
 
 def python(

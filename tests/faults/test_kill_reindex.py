@@ -254,12 +254,14 @@ def test_a_stopped_servers_reindex_goes_on_at_its_next_start(short: Path, tmp_pa
     assert _physical(folder)[0] == _physical(folder)[1]
 
 
-def test_a_kill_while_the_graph_is_built(tmp_path: Path) -> None:
-    count = GROWN + 500
+@pytest.mark.parametrize("grown", [6000, pytest.param(GROWN, marks=pytest.mark.long)])
+def test_a_kill_while_the_graph_is_built(tmp_path: Path, grown: int) -> None:
+    count = grown + 500
+    setting = f"from llmbackend.knowledge.collections import index_building\nindex_building.GROWN = {grown}"
     texts = [
         {"id": f"d{number}", "text": f"Machine {number} in hall {number % 97}."} for number in range(count)
     ]
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, first=setting) as server, LLMBackendClient(server.url) as client:
         client.rag_ingest(texts, "machines")
         first = _physical(tmp_path)[1]
         deadline = time.monotonic() + 60
@@ -267,7 +269,7 @@ def test_a_kill_while_the_graph_is_built(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         _kill(server)
-    with serving(tmp_path) as server, LLMBackendClient(server.url) as client:
+    with serving(tmp_path, first=setting) as server, LLMBackendClient(server.url) as client:
         assert client.get_collection("machines").documents == count  # and being opened, it is built again
         deadline = time.monotonic() + 120
         there, named, orphans = _physical(tmp_path)
@@ -277,5 +279,5 @@ def test_a_kill_while_the_graph_is_built(tmp_path: Path) -> None:
             there, named, orphans = _physical(tmp_path)
         info = client.get_collection("machines")
         assert info.documents == info.chunks == count
-        [best, *_] = client.rag_search("Machine 20111 in hall", "machines", mode="sparse")
-        assert best.document_id == "d20111"
+        [best, *_] = client.rag_search(f"Machine {grown + 111} in hall", "machines", mode="sparse")
+        assert best.document_id == f"d{grown + 111}"

@@ -23,10 +23,10 @@ GROWTH = 0.2
 class IndexBuilder:
     """Builds what is due after a write. Must be made on the event loop. For Edge only: a Qdrant server does this itself."""
 
-    def __init__(self, collections: Collections, edge: QdrantEdge, grown: int = GROWN) -> None:
+    def __init__(self, collections: Collections, edge: QdrantEdge) -> None:
         self._collections = collections
         self._edge = edge
-        self._grown = grown
+        self._grown = GROWN
         self._scope = CancelScope()
         self._working = asyncio.create_task(self._work())
 
