@@ -68,6 +68,7 @@ from llm_client import (
     _all_texts,
     _as_list,
     _called,
+    _each,
     _environment,
     _exported,
     _further_on,
@@ -357,7 +358,11 @@ class AsyncLLMBackendClient:
         if api_url and base_url:
             raise InvalidRequest("api_url and base_url mean the same: give only one of them")
         if transport is None:
-            api_url = api_url or base_url
+            api_url = base_url if api_url is None else api_url
+            if api_url is not None and (not str(api_url).strip()):
+                raise InvalidRequest(
+                    "api_url is empty: is the variable set that it comes from? Leave api_url out to work in this process"
+                )
             environment = _environment()
             named = environment.get("LLM_BACKEND_URL")
             api_url = api_url or named
@@ -1905,9 +1910,9 @@ class AsyncLLMBackendClient:
         self,
         *,
         project: str | None = None,
-        can: Sequence[str] | None = None,
-        collections: Sequence[str] | None = None,
-        models: Sequence[str] | None = None,
+        can: str | Sequence[str] | None = None,
+        collections: str | Sequence[str] | None = None,
+        models: str | Sequence[str] | None = None,
         expires: str | None = None,
         rate: str | None = None,
         concurrent: int | None = None,
@@ -1921,7 +1926,7 @@ class AsyncLLMBackendClient:
 
         `can` lists rights: "read" (search, query and list collections), "write" (create, fill and delete them), "jobs" (jobs
         and schedules), "chat" (ask models) and "admin" (keys and shares of the project). `collections` and `models` are
-        names, in which `*` matches anything. Whatever is left out is as for this client, except "admin". `expires` is
+        names, in which `*` matches anything; one of each may be a string. Whatever is left out is as for this client, except "admin". `expires` is
         like "90d", "12h" or "30min". `rate` limits requests, as in "60/min"; `tokens` what models read and write, as in
         "1M/day" or "1M/day,20M/month"; `concurrent` the requests in flight; `jobs` the jobs queued or running. The key
         can store nothing more while its project stores `chunks` chunks or `bytes` bytes: of collections, of jobs with
@@ -1933,9 +1938,9 @@ class AsyncLLMBackendClient:
         created = await self._call(
             "create_key",
             project=project,
-            can=can,
-            collections=collections,
-            models=models,
+            can=_each(can),
+            collections=_each(collections),
+            models=_each(models),
             expires=expires,
             rate=rate,
             concurrent=concurrent,

@@ -2136,7 +2136,11 @@ class LLMBackendClient:
         if api_url and base_url:
             raise InvalidRequest("api_url and base_url mean the same: give only one of them")
         if transport is None:
-            api_url = api_url or base_url
+            api_url = base_url if api_url is None else api_url
+            if api_url is not None and not str(api_url).strip():
+                raise InvalidRequest(
+                    "api_url is empty: is the variable set that it comes from? Leave api_url out to work in this process"
+                )
             environment = _environment()
             named = environment.get("LLM_BACKEND_URL")
             api_url = api_url or named
@@ -3713,9 +3717,9 @@ class LLMBackendClient:
         self,
         *,
         project: str | None = None,
-        can: Sequence[str] | None = None,
-        collections: Sequence[str] | None = None,
-        models: Sequence[str] | None = None,
+        can: str | Sequence[str] | None = None,
+        collections: str | Sequence[str] | None = None,
+        models: str | Sequence[str] | None = None,
         expires: str | None = None,
         rate: str | None = None,
         concurrent: int | None = None,
@@ -3729,7 +3733,7 @@ class LLMBackendClient:
 
         `can` lists rights: "read" (search, query and list collections), "write" (create, fill and delete them), "jobs" (jobs
         and schedules), "chat" (ask models) and "admin" (keys and shares of the project). `collections` and `models` are
-        names, in which `*` matches anything. Whatever is left out is as for this client, except "admin". `expires` is
+        names, in which `*` matches anything; one of each may be a string. Whatever is left out is as for this client, except "admin". `expires` is
         like "90d", "12h" or "30min". `rate` limits requests, as in "60/min"; `tokens` what models read and write, as in
         "1M/day" or "1M/day,20M/month"; `concurrent` the requests in flight; `jobs` the jobs queued or running. The key
         can store nothing more while its project stores `chunks` chunks or `bytes` bytes: of collections, of jobs with
@@ -3741,9 +3745,9 @@ class LLMBackendClient:
         created = self._call(
             "create_key",
             project=project,
-            can=can,
-            collections=collections,
-            models=models,
+            can=_each(can),
+            collections=_each(collections),
+            models=_each(models),
             expires=expires,
             rate=rate,
             concurrent=concurrent,
@@ -3970,6 +3974,11 @@ def _add(total: dict[str, Any], part: Mapping[str, Any]) -> None:
         else:
             both = value is not None and total[name] is not None
             total[name] = type(total[name])(total[name] + value) if both else None
+
+
+def _each(names: Any) -> Any:
+    """A single name as a list."""
+    return [names] if isinstance(names, str) else names
 
 
 def _as_list(value: Any) -> Any:

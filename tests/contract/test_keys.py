@@ -42,6 +42,11 @@ def test_a_key_is_told_once_and_listed_without_its_secret(client: LLMBackendClie
     assert client.revoke_key(made.id).revoked_at == revoked.revoked_at
 
 
+def test_one_right_collection_or_model_may_be_a_string(client: LLMBackendClient) -> None:
+    made = client.create_key(can="read", collections="policies_*", models="llama*")
+    assert (made.can, made["collections"], made.models) == (["read"], ["policies_*"], ["llama*"])
+
+
 def test_what_is_not_asked_for_is_as_the_callers_but_for_admin(client: LLMBackendClient) -> None:
     made = client.create_key()
     assert made.project == "default"

@@ -261,6 +261,12 @@ def test_two_urls_are_one_too_many() -> None:
         LLMBackendClient("http://a", base_url="http://b")
 
 
+@pytest.mark.parametrize("given", [{"api_url": ""}, {"api_url": " "}, {"base_url": ""}])
+def test_an_empty_url_does_not_mean_this_process(given: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="api_url is empty"):
+        LLMBackendClient(**given)  # type: ignore[arg-type]
+
+
 def test_a_client_says_what_it_is(server: Scripted) -> None:
     server.script = [(200, {"status": "ok"}, OURS)]
     with LLMBackendClient(server.url) as client:
