@@ -18,6 +18,8 @@ from sqlalchemy import URL
 from ..errors import BackendError
 
 NAME = "llmbackend"
+ANSWER_SECONDS = 5.0
+"""Seconds that Redis has for an answer; a listener waits one second for a message."""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Wakeups:
         self._consumer: _Listener | None = None
 
     def wake(self, job_id: str) -> None:
-        """Wake one listening worker, which then looks for work. Blocks."""
+        """Wake one listening worker, which then looks for work. Blocks, but not for long. Raises what huey's storage does."""
         self._task(job_id)
 
     def listen(self, woken: Callable[[str], None]) -> None:
@@ -67,7 +69,12 @@ def _huey(database: URL, redis_url: str | None) -> Huey:
     options: dict[str, Any] = {"results": False, "serializer": _Json()}
     try:
         if redis_url is not None:
-            return RedisHuey(NAME, url=redis_url, **options)
+            from redis import ConnectionPool
+
+            pool = ConnectionPool.from_url(
+                redis_url, socket_timeout=ANSWER_SECONDS, socket_connect_timeout=ANSWER_SECONDS
+            )
+            return RedisHuey(NAME, connection_pool=pool, **options)
         if database.get_backend_name() == "postgresql":
             dsn = database.set(drivername="postgresql").render_as_string(hide_password=False)
             return PostgresHuey(NAME, dsn=dsn, **options)
