@@ -188,7 +188,7 @@ def test_a_filter_beyond_the_limits_is_the_callers_mistake(connect: Connect, ser
     server.client.strict = LOW
     client = connect()
     client.rag_ingest(_sheets(3), "x")
-    with pytest.raises(InvalidRequest, match=r"14 conditions, .* takes 12") as caught:
+    with pytest.raises(InvalidRequest, match=r"14 conditions, .* allows 12") as caught:
         _found(client, {"or": [{"n": n} for n in range(14)]})
     assert caught.value.details["limit"] == 12
 

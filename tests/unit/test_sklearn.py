@@ -83,7 +83,7 @@ def test_it_works_in_pipelines_column_transformers_and_searches(local: LLMBacken
 def test_vectors_of_another_model_are_refused(local: LLMBackendClient) -> None:
     step = EmbeddingTransformer(client=local).fit(TEXTS)
     step.set_params(dimensions=64)
-    with pytest.raises(Conflict, match=r"256 dimensions by .* some of 64: fit it again"):
+    with pytest.raises(Conflict, match=r"256 dimensions by .* vectors of 64: fit it again"):
         step.transform(TEXTS)
 
 

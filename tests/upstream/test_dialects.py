@@ -264,7 +264,7 @@ def test_a_stream_that_begins_with_no_event_is_no_stream(
     client: LLMBackendClient, upstream: Upstream, first: bytes
 ) -> None:
     upstream.replies = [[first, *_words("At nine.")]] * 3
-    with pytest.raises(BackendError, match="does not fit"):
+    with pytest.raises(BackendError, match="unexpected answer"):
         list(client.chat("hello", stream=True))
 
 
