@@ -13,6 +13,10 @@ from ..text.words import WRITTEN
 _BETWEEN = r"(?:\.?[\s-]+(?:\p{Lu}[\p{L}'’]*|\p{Ll}{1,3})){0,3}\.?[\s-]+"  # Ann Sofie Lee, Ann van der Lee
 
 
+LONGEST = 6
+"""Words of a name at most: a longer run of them is a title. Looking for its parts takes the square of its length."""
+
+
 class FullName(NamedTuple):
     words: list[str]
     start: int
@@ -27,14 +31,14 @@ def full_names(text: str) -> Iterator[FullName]:
         word = bare(found[0])
         follows = words and not text[end : found.start()].strip(" .")
         if words and not (follows and word[:1].isupper()):
-            if len(words) > 1:
+            if 1 < len(words) <= LONGEST:
                 yield FullName(words, start)
             words = []
         if word[:1].isupper():
             start = start if words else found.start()
             words = [*words, word]
         end = found.end()
-    if len(words) > 1:
+    if 1 < len(words) <= LONGEST:
         yield FullName(words, start)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import regex
 
@@ -36,6 +37,10 @@ COMMON = frozenset((
 ))
 # fmt: on
 """Words that do not show what is asked for."""
+
+
+NAMES = 10
+"""Full names that are looked for at most, each in every passage."""
 
 
 class Question:
@@ -74,7 +79,7 @@ class Question:
                 self.unknown.append(word)
         self._leading: list[regex.Pattern[str]] = []
         """Full names that are the first in some passage."""
-        for name in full_names.full_names(question):
+        for name in islice(full_names.full_names(question), NAMES):
             self._look_for(name.words, passages)
 
     def _look_for(self, name: Sequence[str], passages: Sequence[str]) -> None:

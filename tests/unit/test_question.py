@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
-from llmbackend.answers.question import Question
+from llmbackend.answers import full_names
+from llmbackend.answers.question import NAMES, Question
 
 TEXTS = {
     "English": ("What does E-03's repair cost?", "Unit E-03 costs 90 euros.", "Unit E-04 costs 80 euros."),
@@ -62,3 +66,19 @@ def test_a_text_that_comes_to_a_name_after_another_is_about_the_other() -> None:
     asked = Question("Which car does Ann Lee have?", [own, other])
     assert asked.coded(own) == 0 > asked.coded(other)
     assert Question("Which car does Ann Lee have?", [other]).coded(other) == 0
+
+
+@pytest.mark.parametrize(
+    "question", [" ".join(f"A{n} B{n}" for n in range(200)), "Ann Lee or " * 200, "Ann " * 400]
+)
+def test_many_names_are_no_more_work_than_a_few(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Sequence[str]] = []
+    pattern = full_names.pattern
+
+    def counted(name: Sequence[str]) -> Any:
+        looked.append(name)
+        return pattern(name)
+
+    monkeypatch.setattr(full_names, "pattern", counted)
+    Question(question, ["Bo Fox is here."])
+    assert len(looked) <= 15 * NAMES
