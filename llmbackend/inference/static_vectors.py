@@ -15,7 +15,7 @@ from .. import threads, tracing
 from ..errors import BackendError, InvalidRequest
 from .embeddings import spelt
 from .fingerprint import Fingerprint
-from .long_texts import in_pieces, of_similar_length, token_ids
+from .long_texts import in_pieces, token_ids
 from .weights import not_installed
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 QUESTION = 500
 """Shorter texts are embedded on the event loop: it takes a twentieth of a millisecond, half of what changing
 to a thread does."""
-
-TOKENS_AT_ONCE = 4096
-"""The most tokens, padding included, of pieces whose vectors are added up together."""
 
 
 class StaticModel(NamedTuple):
@@ -120,16 +117,16 @@ class StaticEmbedder:
     def _embed(self, texts: Sequence[str], dimensions: int | None) -> EmbeddingBatch:
         """The mean of each text's token vectors, scaled to unit length.
 
-        The numbers are those that the packages wordllama and model2vec give. Padding a batch to its longest
-        text, as wordllama does, would take three times as long. Embedding a text of a megabyte as a whole
-        would take ten times as long as its pieces, and half a gigabyte.
+        The numbers are those that the packages wordllama and model2vec give. Padding texts to the same length,
+        as wordllama does, would take longer. Embedding a text of a megabyte as a whole would take ten times as
+        long as its pieces, and half a gigabyte.
         """
         import numpy as np
 
         from .embeddings import EmbeddingBatch, unit
 
         with self._loading:
-            tokenizer, table = self._tokenizer, self._table[:, :dimensions]
+            tokenizer, table = self._tokenizer, self._table
         cut = [in_pieces(text) for text in texts]
         pieces = [piece for of_text in cut for piece in of_text]
         values = np.zeros((len(pieces), table.shape[1]), dtype=np.float32)
@@ -137,17 +134,15 @@ class StaticEmbedder:
         for ids in token_ids(tokenizer, pieces):
             if self._unknown is not None:
                 ids = [[token for token in of_piece if token != self._unknown] for of_piece in ids]
-            for group in of_similar_length(ids, TOKENS_AT_ONCE):
+            for row, of_piece in zip(values[len(tokens) :], ids, strict=False):
                 threads.give_way()
-                padded = np.full((len(group), len(ids[group[-1]])), len(table) - 1)
-                for row, index in zip(padded, group, strict=True):
-                    row[: len(ids[index])] = ids[index]
-                values[np.add(group, len(tokens))] = table[padded].sum(axis=1)
+                if of_piece:
+                    table.take(of_piece, axis=0).sum(axis=0, out=row)
             tokens += map(len, ids)
         if len(pieces) > len(texts):
             begins = np.cumsum([0, *map(len, cut[:-1])])
             values, tokens = np.add.reduceat(values, begins), np.add.reduceat(tokens, begins).tolist()
-        return EmbeddingBatch(unit(values), tokens)
+        return EmbeddingBatch(unit(values[:, :dimensions]), tokens)
 
     def _hashed(self) -> Fingerprint:
         with self._file("weights.safetensors").open("rb") as weights:
@@ -174,7 +169,7 @@ class StaticEmbedder:
 
     @cached_property
     def _table(self) -> Any:
-        """A vector for each token, and a row of zeros to pad with."""
+        """A vector for each token."""
         import numpy as np
 
         try:
@@ -182,7 +177,7 @@ class StaticEmbedder:
         except ModuleNotFoundError as error:
             raise not_installed(error) from error
         (table,) = load_file(self._file("weights.safetensors")).values()
-        return np.vstack([table.astype(np.float32), np.zeros((1, table.shape[1]), np.float32)])
+        return table.astype(np.float32, copy=False)
 
     def _file(self, name: str) -> Path:
         path = self._folder / name
