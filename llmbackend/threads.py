@@ -35,9 +35,13 @@ _PlacesOfLoop = WeakKeyDictionary[asyncio.AbstractEventLoop, Places]
 class Threads:
     """At most `most` threads at a time on each event loop; if none is free, projects take turns (turns.py)."""
 
-    def __init__(self, most: int, *, gives_way: bool = False) -> None:
-        """With `gives_way`, large work does not begin while small requests are at work; these have `most` threads more."""
+    def __init__(self, most: int, *, gives_way: bool = False, releases: bool = False) -> None:
+        """With `gives_way`, large work does not begin while small requests are at work; these have `most` threads more.
+
+        `releases` tells that the work releases the interpreter's lock most of the time.
+        """
         self.most = most
+        self._releases = releases
         self._gives_way = gives_way
         self._places: _PlacesOfLoop = WeakKeyDictionary()
         self._of_small: _PlacesOfLoop = WeakKeyDictionary()  # of small requests
@@ -68,11 +72,15 @@ class Threads:
         await places.take(tracing.project())
         try:
             with CancelScope(shield=not abandon_on_cancel):
-                _Worker.begin(partial(_tell_loop, loop, answer), work, args)
+                _Worker.begin(partial(_tell_loop, loop, answer), self._run, (work, *args))
                 await answer
             return answer.result()
         finally:
             places.give_back()
+
+    def _run(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
+        _slice.releases = self._releases
+        return work(*args)
 
     @property
     def free(self) -> int:
@@ -271,9 +279,51 @@ class _Slice(threading.local):
     began: float | None = None
     granted = False
     charged = 0.0
+    releases = False
+    """Whether the work releases the interpreter's lock most of the time."""
 
 
 _slice = _Slice()
+
+
+class _Line:
+    """Lets the threads of large work use the interpreter one after the other, first come, first served.
+
+    The event loop gets the interpreter's lock at random among all threads that wait for it. With a dozen at work, it would
+    wait for dozens of their slices, a tenth of a second or longer.
+    """
+
+    PATIENCE = 0.05
+    """Seconds until the next one goes ahead, because the thread whose turn it is seems to wait for something else."""
+
+    def __init__(self) -> None:
+        self._turn: int | None = None
+        """The thread whose turn it is."""
+        self._waiting: dict[int, threading.Lock] = {}
+        self._changing = threading.Lock()
+
+    def enter(self) -> None:
+        me, called = threading.get_ident(), threading.Lock()
+        with self._changing:
+            if self._turn is None:
+                self._turn = me
+                return
+            called.acquire()
+            self._waiting[me] = called
+        if not called.acquire(timeout=self.PATIENCE):
+            with self._changing:
+                self._waiting.pop(me, None)
+                self._turn = me
+
+    def leave(self) -> None:
+        with self._changing:
+            if self._turn == threading.get_ident():
+                self._turn = next(iter(self._waiting), None)
+                if self._turn is not None:
+                    self._waiting.pop(self._turn).release()
+
+
+_line = _Line()
 
 
 def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
@@ -285,11 +335,13 @@ def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
 def in_slices() -> Iterator[None]:
     """In this block, work gives way where it calls `give_way`, and its processor time is charged to the current call."""
     _slice.began, _slice.granted, _slice.charged = time.monotonic(), False, time.thread_time()
+    _slice.releases = False
     try:
         yield
     finally:
         _charge()
         _slice.began = None
+        _line.leave()
 
 
 def _charge() -> None:
@@ -311,10 +363,12 @@ def give_way() -> None:
     worked = time.monotonic() - began
     if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
         return
-    # Without small requests there is no need to sleep: other threads get the interpreter's lock when they ask for it.
     _charge()
     if not tracing.goes_first():
+        _line.leave()
         _slice.granted = precedence.wait(worked)
+        if not _slice.releases:
+            _line.enter()
         _slice.began = time.monotonic()
 
 
@@ -337,7 +391,7 @@ bodies = Threads(1, gives_way=True)
 splitting = Threads(max(8, CORES), gives_way=True)
 """Splitting documents into chunks. A long one takes seconds, so these threads are separate."""
 
-embedding = Threads(max(2, CORES), gives_way=True)
+embedding = Threads(max(2, CORES), gives_way=True, releases=True)
 """The embedded embedding model."""
 
 database = Threads(16)

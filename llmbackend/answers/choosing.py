@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, NamedTuple
 
+from .. import threads
 from ..inference.embeddings import Embedder
 from ..inference.judge import Judge
 from .fitting import Quote
@@ -100,12 +101,12 @@ async def judged(embedder: Embedder, judge: Judge, asked: Question, laid: list[L
     elif len(places) > JUDGED:
         picked = await _sifted(embedder, asked, laid, places)
         chosen = set(picked)
-        best = _best(asked, laid, whole)
+        best = await threads.processor(_best, asked, laid, whole)
         places = [place for place in places if place in chosen or place[0] in best]
     below = [laid[number].below[index] for number, index in places]
     vectors = await judge.embed([asked.text, *below])
     cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
-    scores = _scores(asked, laid, places, vectors, whole)
+    scores = await threads.processor(_scores, asked, laid, places, vectors, whole)
     order = sorted(range(len(places)), key=lambda row: -scores[row])
     closely, others = order[:WORDS_READ], order[WORDS_READ:]
     words = await _words(judge, asked, [below[row] for row in closely])
@@ -145,10 +146,18 @@ async def _sifted(
     embedder: Embedder, asked: Question, laid: list[Laid], places: list[_Place]
 ) -> list[_Place]:
     """Return the JUDGED best places by the static vectors and the question's words."""
+    below = [laid[number].below[index] for number, index in places]
+    values = (await embedder.embed([asked.text, *below], too_long="truncate")).values
+    return await threads.processor(_sifted_by, values, asked, laid, places)
+
+
+def _sifted_by(
+    values: NDArray[np.float32], asked: Question, laid: list[Laid], places: list[_Place]
+) -> list[_Place]:
+    """Return the JUDGED best places; the first row of `values` is the question's."""
     import numpy as np
 
     below = [laid[number].below[index] for number, index in places]
-    values = (await embedder.embed([asked.text, *below], too_long="truncate")).values
     first = values[1:] @ values[0] + np.array(
         [OF_WORDS * asked.overlap(text) + asked.exact(text) for text in below]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .. import threads
 from ..inference.embeddings import Embedder
 from ..text.words import WRITTEN
 from .fitting import Quote, fitting
@@ -28,12 +29,18 @@ OF_EXACT_UNJUDGED = 1.5
 async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tuple[list[Quote], float]:
     """Score without the judge; return the sentences, best first, and the fit of the best passage."""
     quotes = await fitting(embedder, asked.text, [one.text for one in laid]) if laid else []
-    for place, quote in enumerate(quotes):
+    quotes = await threads.processor(_with_exact, asked, laid, quotes)
+    return quotes, await fit(embedder, asked.text, [one.in_context for one in laid])
+
+
+def _with_exact(asked: Question, laid: list[Laid], quotes: list[Quote]) -> list[Quote]:
+    """Add what the question's codes, numbers and names are worth; return the sentences, best first."""
+    found: list[Quote] = []
+    for quote in quotes:
         of = laid[quote.text]
         exact = asked.exact(of.text[quote.start : quote.end]) + asked.exact(of.in_context)
-        quotes[place] = quote._replace(score=quote.score + OF_EXACT_UNJUDGED * exact)
-    quotes.sort(key=lambda quote: -quote.score)
-    return quotes, await fit(embedder, asked.text, [one.in_context for one in laid])
+        found.append(quote._replace(score=quote.score + OF_EXACT_UNJUDGED * exact))
+    return sorted(found, key=lambda quote: -quote.score)
 
 
 async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> float:

@@ -84,7 +84,8 @@ async def read(
     may = _readable(candidates)
     others = [one for one in candidates if not any(one is other for other in may)]
     knows, stays = _knows(judge, question, may), _stays(may)
-    asked = Question(question, [one.chunk.in_context for one in may])
+    # In threads, because a long question may have thousands of codes and names, each looked for in every sentence.
+    asked = await threads.processor(Question, question, [one.chunk.in_context for one in may])
     if not knows or stays:
         may, others = _hits(candidates)
     laid = await threads.processor(lambda: [lay(one) for one in may])
@@ -95,11 +96,8 @@ async def read(
     else:
         quotes, fit = await unjudged(embedder, asked, laid)
         bar = ANSWERED
-    if asked.has_code and quotes:
-        fit += OF_CODE * asked.exact(laid[quotes[0].text].in_context)
-    quotes, sure = await threads.processor(_of_rows_named, question, laid, quotes)
-    fit += OF_CODE * sure
-    fit -= OF_UNKNOWN * bool(asked.unknown)
+    quotes, certain = await threads.processor(_certain, asked, laid, quotes)
+    fit += certain
     if knows and not stays:
         for quote in reversed(quotes):
             of = laid[quote.text].candidate
@@ -118,6 +116,13 @@ async def read(
     passages = Passages(question, ordered, told, quotes)
     said = await threads.processor(stretches, asked, hits, quotes, SURE if fit >= bar else UNSURE)
     return Reading(passages, said, round(fit, 4), bar, asked.missing)
+
+
+def _certain(asked: Question, laid: list[Laid], quotes: list[Quote]) -> tuple[list[Quote], float]:
+    """Drop quotes of rows that are not asked for; return the rest, and what codes, names and rows add to the fit."""
+    exact = asked.exact(laid[quotes[0].text].in_context) if asked.has_code and quotes else 0.0
+    quotes, sure = _of_rows_named(asked.text, laid, quotes)
+    return quotes, OF_CODE * (exact + sure) - OF_UNKNOWN * bool(asked.unknown)
 
 
 def _of_rows_named(question: str, laid: list[Laid], quotes: list[Quote]) -> tuple[list[Quote], bool]:

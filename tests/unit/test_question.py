@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from llmbackend import LLMBackendClient
 from llmbackend.answers import full_names
 from llmbackend.answers.question import NAMES, Question
 
@@ -82,3 +85,39 @@ def test_many_names_are_no_more_work_than_a_few(question: str, monkeypatch: pyte
     monkeypatch.setattr(full_names, "pattern", counted)
     Question(question, ["Bo Fox is here."])
     assert len(looked) <= 15 * NAMES
+
+
+@pytest.mark.parametrize(
+    ("question", "documents"),
+    [
+        ("How long does Unit E-03 run?", ["Unit E-03 runs for 90 days.", "Unit E-04 runs for 80 days."]),
+        ("Wie lange läuft Pumpe E-03?", ["Pumpe E-03 läuft 90 Tage.", "Pumpe E-04 läuft 80 Tage."]),
+    ],
+)
+def test_no_question_is_compared_with_texts_on_the_event_loop(
+    question: str, documents: list[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """With the judge, which reads English, and without. A question may have thousands of codes, and a collection has texts."""
+    where: dict[str, set[bool]] = {}
+
+    def is_on_a_loop() -> bool:
+        with suppress(RuntimeError):
+            return asyncio.get_running_loop() is not None
+        return False
+
+    def noted(name: str, was: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            where.setdefault(name, set()).add(is_on_a_loop())
+            return was(*given)
+
+        return call
+
+    for name in ("__init__", "_share"):
+        monkeypatch.setattr(Question, name, noted(name, getattr(Question, name)))
+    client: LLMBackendClient = request.getfixturevalue("_local")
+    client.rag_ingest(documents, "compared")
+    try:
+        client.rag_query(question, "compared")
+    finally:
+        client.delete_collection("compared")
+    assert where == {"__init__": {False}, "_share": {False}}

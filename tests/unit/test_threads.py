@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextvars import ContextVar
 
 import pytest
 from anyio import CancelScope
 
+from llmbackend import precedence, threads
+from llmbackend.text import scanning, sentences
 from llmbackend.threads import Threads, side_by_side
 
 PATIENCE = 60  # seconds
@@ -128,3 +131,62 @@ def test_of_work_side_by_side_the_first_failure_is_raised_when_all_have_ended() 
     with pytest.raises(ValueError, match="1"):
         side_by_side(ended.set, lambda: fail(1), lambda: fail(2))
     assert ended.is_set()
+
+
+@pytest.mark.parametrize(("releases", "at_once"), [(False, 1), (True, 4)])
+def test_large_work_uses_the_interpreter_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, releases: bool, at_once: int
+) -> None:
+    """Else the event loop, which gets its lock at random, would wait for many slices of many threads."""
+    monkeypatch.setattr(precedence, "SLICE", 0)
+    monkeypatch.setattr(threads._Line, "PATIENCE", PATIENCE)
+    at_work, most, counting = 0, 0, threading.Lock()
+    together = threading.Barrier(4)
+
+    def slices() -> None:
+        nonlocal at_work, most
+        together.wait(PATIENCE)
+        for _ in range(20):
+            threads.give_way()
+            with counting:
+                at_work += 1
+                most = max(most, at_work)
+            time.sleep(0.002)
+            with counting:
+                at_work -= 1
+
+    async def work() -> None:
+        some = Threads(4, gives_way=True, releases=releases)
+        await asyncio.gather(*(some(slices) for _ in range(4)))
+
+    asyncio.run(work())
+    assert most == at_once
+
+
+def test_who_waits_for_something_else_in_its_turn_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precedence, "SLICE", 0)
+    has_turn, done = threading.Event(), threading.Event()
+
+    def first() -> bool:
+        threads.give_way()
+        has_turn.set()
+        return done.wait(PATIENCE)
+
+    def second() -> None:
+        has_turn.wait(PATIENCE)
+        threads.give_way()
+        done.set()
+
+    async def work() -> bool:
+        some = Threads(2, gives_way=True)
+        return (await asyncio.gather(some(first), some(second)))[0]
+
+    assert asyncio.run(work())
+
+
+def test_sentences_of_a_long_text_are_found_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices: list[None] = []
+    monkeypatch.setattr(threads, "give_way", lambda: slices.append(None))
+    parts = 10
+    sentences.sentences("One word more. " * (parts * scanning.PART // 15))
+    assert len(slices) >= parts
