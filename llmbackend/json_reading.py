@@ -87,6 +87,15 @@ def read(body: bytes | bytearray, name: str, scanned: Scanned | None = None) -> 
     return value
 
 
+def own(text: str) -> Any:
+    """Parse JSON that was written here, of any size. It blocks, so a large text is parsed in a thread."""
+    body = bytearray()
+    for start in range(0, len(text), SLICE):
+        threads.give_way()
+        body += text[start : start + SLICE].encode()
+    return _in_pieces(body, scan(body, "JSON", bounded=False).cuts, _exact)
+
+
 def _check_names(value: Any, name: str) -> None:
     left = [value] if isinstance(value, dict | list) else []
     while left:

@@ -25,20 +25,23 @@ async def dumps(value: Any) -> bytes:
 
 
 def _dumps(value: Any) -> bytes:
-    pieces: list[bytes] = []
-    for piece in _pieces(value, (", ", ": ")):
-        threads.give_way()
-        pieces.append(piece.encode())
-    return b"".join(pieces)  # joined as text and then encoded, it would be copied three times
+    return b"".join(
+        [piece.encode() for piece in pieces(value)]
+    )  # joined as text and then encoded, it would be copied three times
 
 
 def text(value: Any, separators: tuple[str, str] = (", ", ": ")) -> str:
     """Like `json.dumps`, in pieces. It blocks, so large values are written in a thread."""
     written = io.StringIO()
+    written.writelines(pieces(value, separators))
+    return written.getvalue()
+
+
+def pieces(value: Any, separators: tuple[str, str] = (", ", ": ")) -> Iterator[str]:
+    """Yield what `text` returns, for a thread."""
     for piece in _pieces(value, separators):
         threads.give_way()
-        written.write(piece)
-    return written.getvalue()
+        yield piece
 
 
 def _pieces(value: Any, separators: tuple[str, str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, insert, select, update
 
-from .. import addresses
+from .. import addresses, json_writing
 from ..access.caller import DEFAULT, Caller
 from ..access.limits import Most, too_many_jobs
 from ..access.room import Room
@@ -52,14 +52,19 @@ class NewJob:
     room: Room | None = None
     """What its owner may have stored, if that is limited."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    fingerprint: str | None = None
+    """What `fingerprint` returns, if it has an idempotency key."""
 
-    @property
-    def fingerprint(self) -> str:
-        """A hash that is equal if the same job is submitted again."""
-        given: list[Any] = [self.type, self.params, self.priority, sorted(self.depends_on)]
-        if self.run_at or self.webhook is not None:  # older versions hashed without these
-            given += [self.run_at, self.webhook]
-        return hashlib.sha256(json.dumps(given).encode()).hexdigest()
+
+def fingerprint(job: NewJob) -> str:
+    """A hash that is equal if the same job is submitted again. It blocks, so that of large params is made in a thread."""
+    given: list[Any] = [job.type, job.params, job.priority, sorted(job.depends_on)]
+    if job.run_at or job.webhook is not None:  # older versions hashed without these
+        given += [job.run_at, job.webhook]
+    hashed = hashlib.sha256()
+    for piece in json_writing.pieces(given):
+        hashed.update(piece.encode())
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
         "blocked": sum(1 for done in waits_for.values() if not done),
         "idempotency_key": job.idempotency_key,
         "followed": int(job.webhook is not None),
-        "fingerprint": job.fingerprint if job.idempotency_key is not None else None,
+        "fingerprint": job.fingerprint,
         "created_at": stamp(),
         "kept_bytes": takes,
         **attempt,

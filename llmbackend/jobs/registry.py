@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from .. import json_reading
 from ..access.caller import Right
 from ..access.decision import AccessNeeded, Asks, collections_in
 from ..alike import alike, did_you_mean
@@ -108,3 +109,14 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     if isinstance(valid, Request):
         return kind, valid.as_json()
     return kind, valid.model_dump_json(by_alias=True)  # a project's own may have its own way of writing
+
+
+LARGE = 2**17
+"""Params of more than this many characters are parsed in pieces."""
+
+
+def parsed(kind: JobType, given: str) -> BaseModel:
+    """The params that `checked` wrote. It blocks, so large ones are parsed in a thread."""
+    if len(given) > LARGE and issubclass(kind.params, Request):
+        return kind.params.model_validate(json_reading.own(given))
+    return kind.params.model_validate_json(given)  # a project's own may read only what it has written

@@ -26,15 +26,13 @@ from . import ledger, reading, results
 from .attempt import Attempt
 from .context import Context, JobServices, Waits
 from .ledger import LostAttempt
-from .registry import TYPES, JobType, access_needed
+from .registry import TYPES, JobType, access_needed, parsed
 from .tables import now
 
 log = logging.getLogger(__name__)
 
 ROOM_SECONDS = 5
 """Seconds until a job that waits for disk space or tokens is tried again."""
-LARGE = 2**17
-"""Params of more than this many bytes are parsed in a thread."""
 FREE = 1024
 """Results of up to this many bytes are not limited: they only tell what a job did elsewhere."""
 
@@ -89,9 +87,7 @@ class Runner:
             with panics.caught(), attempt.scope:
                 context.resume = json.loads(job.checkpoint) if job.checkpoint else None
                 kind = TYPES[job.type]
-                parse = kind.params.model_validate_json
-                large = len(job.params) > LARGE  # would block the loop
-                given = await threads.processor(parse, job.params) if large else parse(job.params)
+                given = await threads.by_length(len(job.params), parsed, kind, job.params)
                 # Its requests to models count for its owner, and yield to interactive ones.
                 trace = await self._permitted(attempt, kind, given)
                 with self._counted(trace), tracing(trace), in_bulk():

@@ -14,7 +14,7 @@ from ..access.room import Rooms
 from ..disk import SMALL, Disk
 from . import registry, webhooks
 from .context import JobServices
-from .ledger import NewJob
+from .ledger import NewJob, fingerprint
 from .registry import Where
 from .service import Jobs
 
@@ -77,6 +77,9 @@ class Submission:
             most=self._limiter.of_jobs(caller),
             room=await self._rooms.of(caller),
         )
+        if job.idempotency_key is not None:
+            told = await threads.by_length(len(job.params), fingerprint, job)
+            job = replace(job, fingerprint=told)
         with self._limiter.noting(caller):
             return schemas.JobId(id=await self._jobs.submit(job))
 

@@ -140,11 +140,11 @@ class Request(BaseModel):
     def as_json(self) -> str:
         """The request as JSON: like `model_dump_json(by_alias=True)`, which would hold the interpreter's lock
         to the end."""
-        written = bytearray()
+        written: list[str] = []
         for piece in json_writing.fields(self):
             threads.give_way()
-            written += piece
-        return written.decode()
+            written.append(piece.decode())
+        return "".join(written)
 
 
 class Response(BaseModel):
