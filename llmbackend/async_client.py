@@ -72,6 +72,7 @@ from llm_client import (
     _environment,
     _exported,
     _further_on,
+    _Handle,
     _joined,
     _json_schema,
     _message,
@@ -286,6 +287,7 @@ class AsyncAnswerStream(_TextStream):
             sources=self.sources,
             model=self._final.get("model", ""),
             usage=self._final.get("usage"),
+            notes=self._final.get("notes", ()),
             explanation=self._final.get("explanation"),
         )
 
@@ -765,8 +767,8 @@ class AsyncLLMBackendClient:
         format, "vectors.parquet" has the source's columns and `embedding`. An existing file is replaced once all is
         written; if the source breaks, what was done is in "vectors.npy.part". `progress` is as in `rag_ingest`.
 
-        Returns Embeddings, or with `out` an EmbeddingsFile. Raises as `embed` does; `details["embedded"]` is how many
-        texts were done.
+        Returns Embeddings, or with `out` an EmbeddingsFile; `warnings` say if a file's encoding was guessed. Raises as
+        `embed` does; `details["embedded"]` is how many texts were done.
         """
         source = _Source("batch_embed", texts, text=text, texts=True)
         fields = {
@@ -799,7 +801,9 @@ class AsyncLLMBackendClient:
                 error = _further_on(error, done) if isinstance(error, InvalidRequest) else error
                 source.tell(error, "embedded", done, f"texts before it are embedded{target.partial}")
                 raise error from error.__cause__
-            made: Embeddings | EmbeddingsFile = target.done(model=result["model"], usage=usage, cut=cut)
+            made: Embeddings | EmbeddingsFile = target.done(
+                model=result["model"], usage=usage, cut=cut, warnings=source.warnings
+            )
         return made
 
     async def embed_single(
@@ -857,7 +861,8 @@ class AsyncLLMBackendClient:
         A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
         content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
         are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
-        the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row; `id`, `text` and `metadata` name its columns.
+        a list of dicts with other names, or the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row;
+        `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
         row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or with an empty cell
         in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
@@ -899,7 +904,7 @@ class AsyncLLMBackendClient:
                     if not (batch or source.failed):
                         raise InvalidRequest("rag_ingest: there are no documents")
                     requests += 1
-                    alone = source.ended and requests == 1
+                    alone = source.ended and source.broken is None and (requests == 1)
                     given = {**fields, "documents": batch, "sync": sync and alone}
                     _add(total, await self._reported("rag_ingest", source.telling(tell, total), given))
             except LLMBackendError as error:
@@ -1077,7 +1082,7 @@ class AsyncLLMBackendClient:
             postprocessors=_as_list(postprocessors),
         )
         hits = Hits(map(Hit, result["hits"]))
-        hits.query = query or ""
+        hits.query, hits.notes = (query or "", result.get("notes", ()))
         return hits
 
     @overload
@@ -1170,6 +1175,7 @@ class AsyncLLMBackendClient:
             sources=result["sources"],
             model=result["model"],
             usage=result["usage"],
+            notes=result.get("notes", ()),
             explanation=result.get("explanation"),
         )
 
@@ -1193,8 +1199,9 @@ class AsyncLLMBackendClient:
 
         Raises InvalidRequest (also if a gold document is not in the collection), NotFound, Conflict, BackendError.
         """
-        fields = {"collection": collection, "questions": await in_thread(_questions, questions), "k": k}
-        return Evaluation(await self._watched("evaluate", progress, **fields))
+        asked, warnings = await in_thread(_questions, questions)
+        fields = {"collection": collection, "questions": asked, "k": k}
+        return Evaluation(await self._watched("evaluate", progress, **fields), warnings=warnings)
 
     async def list_collections(self, *, counts: bool = True) -> Records[CollectionInfo]:
         """All collections, each as `get_collection` returns it.
@@ -1393,14 +1400,12 @@ class AsyncLLMBackendClient:
                     some = given[start : start + CHUNKS_OF]
                     found += await self.list_chunks(collection, ids=some, filters=filters, limit=left)
             return found
-        return Records(
-            map(
-                ChunkInfo,
-                await self._paged(
-                    "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
-                ),
-            )
+        listed = await self._paged(
+            "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
         )
+        chunks = Records(map(ChunkInfo, listed))
+        chunks.notes = listed.notes
+        return chunks
 
     async def _paged(
         self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
@@ -1419,7 +1424,7 @@ class AsyncLLMBackendClient:
             for item in result[name]:
                 place = places.setdefault(item[key], len(items)) if key else len(items)
                 items[place : place + 1] = [item]
-            cursor = result.get("cursor")
+            cursor, items.notes = (result.get("cursor"), result.get("notes", ()))
             if cursor is None or len(items) == limit:
                 return items
 
@@ -1445,7 +1450,7 @@ class AsyncLLMBackendClient:
     ) -> Record:
         """Delete documents by `ids`, or those with a chunk that matches `filters` (as in `rag_search`).
 
-        Returns `{deleted}`, the number of documents. `where` is an earlier name of `filters`. Raises NotFound (the
+        Returns `{deleted}`, the number of documents, with `notes` if filters that cannot match delete none. `where` is an earlier name of `filters`. Raises NotFound (the
         collection), InvalidRequest (both or neither given).
         """
         given = [ids] if isinstance(ids, str) else _as_list(ids)
@@ -1453,12 +1458,15 @@ class AsyncLLMBackendClient:
             said = "delete_documents takes the collection first, then the ids"
             raise InvalidRequest(f"delete_documents: collection is {_called(collection)}: {said}")
         try:
-            return await self._call(
+            result = await self._call(
                 "delete_documents", collection=collection, ids=given, filters=filters, where=where
             )
         except NotFound as error:
             _tell_order(error, collection, ids, "delete_documents takes the collection first, then the ids")
             raise
+        if not result.get("notes"):
+            result.pop("notes", None)
+        return result
 
     async def analyze_document(self, text: str) -> Analysis:
         """Analyze a text: `{sentiment, sentiment_score, key_points, positions, summary, coverage, facts, notes, model}`.
@@ -2029,7 +2037,7 @@ class AsyncLLMBackendClient:
         return await self._call("doctor")
 
 
-class AsyncCollectionHandle:
+class AsyncCollectionHandle(_Handle):
     """A collection, as `client["hr_policies"]`: the client's methods without the collection's name.
 
     `options` are passed on to the client's method.

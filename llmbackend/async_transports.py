@@ -472,8 +472,6 @@ async def _read(source: _Source, items: AsyncIterator[Any]) -> None:
             source.take(item)
             if source.full:
                 return
-    except LLMBackendError:
-        raise
+        source.ended = True
     except Exception as error:
-        source.broken = error
-    source.ended = True
+        source.end_by(error)

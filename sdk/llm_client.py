@@ -24,6 +24,7 @@ import functools
 import glob
 import html
 import importlib
+import inspect
 import itertools
 import json
 import os
@@ -386,7 +387,12 @@ _Page = TypeVar("_Page")
 
 
 class Records(_Shown, list[_Item]):
-    """Several results: a plain list, shown as a table or as cards in notebooks."""
+    """Several results: a plain list, shown as a table or as cards in notebooks.
+
+    If filters found nothing, `notes` says which of their fields no document has, or holds another type of value.
+    """
+
+    notes: Sequence[str] = ()
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> _Item: ...
@@ -932,8 +938,8 @@ class Answer(_Shown, str):
 
     `citations` are the numbers of the sources it cites, as in "[1]". `found` is False if the passages do not answer the
     question: by the model's own word or, if `model` is "quotes", by how well the best sentence fits. A "quotes" answer
-    is made of sentences of the documents, because no larger chat model is set to write one. `explanation` is None unless
-    `explain=True`.
+    is made of sentences of the documents, because no larger chat model is set to write one. `notes` are as those of
+    Records. `explanation` is None unless `explain=True`.
     """
 
     found: bool
@@ -941,6 +947,7 @@ class Answer(_Shown, str):
     sources: Records[Source]
     model: str
     usage: Record
+    notes: list[str]
     explanation: Explanation | None
 
     def __new__(
@@ -952,6 +959,7 @@ class Answer(_Shown, str):
         sources: Sequence[Mapping[str, Any]] = (),
         model: str = "",
         usage: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
         explanation: Mapping[str, Any] | None = None,
     ) -> Answer:
         self = super().__new__(cls, text)
@@ -960,6 +968,7 @@ class Answer(_Shown, str):
         self.sources = Records(Source(_records(dict(source))) for source in sources)
         self.model = model
         self.usage = _records(dict(usage or {}))
+        self.notes = list(notes)
         self.explanation = Explanation(_records(dict(explanation))) if explanation else None
         return self
 
@@ -1081,13 +1090,15 @@ class Evaluation(_Typed):
 
     `scores` has one record per mode: `{mode, recall, mrr, ndcg, ms}`, means over all questions. `questions` has one
     record per question: `{question, gold, ranks, ndcg, first}`, the last three by mode: the rank of the first gold
-    document (None: not among the first `k`), the nDCG, and the top document.
+    document (None: not among the first `k`), the nDCG, and the top document. `warnings` (`[{id, warning}]`) say how the
+    file of questions was read.
     """
 
     collection: str
     k: int
     scores: Records[Record]
     questions: Records[Record]
+    warnings: Records[Record]
 
     def worst(self, count: int = 10, mode: str = "hybrid") -> Records[Record]:
         """The `count` questions with the lowest nDCG in a mode, worst first."""
@@ -1107,6 +1118,7 @@ class Embeddings(_Shown, Sequence[list[float]]):
     Indexing and iterating give lists of floats; `numpy()` gives a (count, dimension) float32 array without copying.
     Vectors have unit length, so the dot product is the cosine similarity. `cut` lists texts longer than the model's
     limit: `{index, tokens, limit, parts}`. `usage` has token counts, None if the model's server does not report them.
+    `warnings` (`[{id, warning}]`) say how the file was read that the texts are from.
     """
 
     def __init__(
@@ -1117,12 +1129,14 @@ class Embeddings(_Shown, Sequence[list[float]]):
         model: str = "",
         usage: Mapping[str, Any] | None = None,
         cut: Sequence[Mapping[str, Any]] = (),
+        warnings: Sequence[Mapping[str, Any]] = (),
     ):
         self.values = values
         self.dimension = dimension
         self.model = model
         self.usage = _records(dict(usage or {}))
         self.cut = Records(_records(dict(one)) for one in cut)
+        self.warnings = Records(_records(dict(one)) for one in warnings)
 
     @staticmethod
     def decode(data: bytes | memoryview | str, dimension: int, **about: Any) -> Embeddings:
@@ -1180,7 +1194,8 @@ class Embeddings(_Shown, Sequence[list[float]]):
             for row in rows:
                 values.extend(self.values[row * self.dimension : (row + 1) * self.dimension])
             cut = [{**one, "index": rows.index(one["index"])} for one in self.cut if one["index"] in rows]
-            return Embeddings(values, self.dimension, model=self.model, usage=self.usage, cut=cut)
+            about: Any = {"model": self.model, "usage": self.usage, "warnings": self.warnings}
+            return Embeddings(values, self.dimension, cut=cut, **about)
         row = range(len(self))[index]
         return self.values[row * self.dimension : (row + 1) * self.dimension].tolist()
 
@@ -1196,7 +1211,7 @@ class Embeddings(_Shown, Sequence[list[float]]):
 
 
 class EmbeddingsFile(_Typed):
-    """Vectors that `batch_embed` wrote to a file: `{path, count, dimension, model, usage, cut}`."""
+    """Vectors that `batch_embed` wrote to a file: `{path, count, dimension, model, usage, cut, warnings}`."""
 
     path: str
     count: int
@@ -1204,6 +1219,7 @@ class EmbeddingsFile(_Typed):
     model: str
     usage: Record
     cut: Records[Record]
+    warnings: Records[Record]
 
     def numpy(self) -> Any:
         """A (count, dimension) float32 numpy array; an .npy file is memory-mapped, so only what is used is read."""
@@ -1542,6 +1558,7 @@ class AnswerStream(_TextStream):
             sources=self.sources,
             model=self._final.get("model", ""),
             usage=self._final.get("usage"),
+            notes=self._final.get("notes", ()),
             explanation=self._final.get("explanation"),
         )
 
@@ -2567,8 +2584,8 @@ class LLMBackendClient:
         format, "vectors.parquet" has the source's columns and `embedding`. An existing file is replaced once all is
         written; if the source breaks, what was done is in "vectors.npy.part". `progress` is as in `rag_ingest`.
 
-        Returns Embeddings, or with `out` an EmbeddingsFile. Raises as `embed` does; `details["embedded"]` is how many
-        texts were done.
+        Returns Embeddings, or with `out` an EmbeddingsFile; `warnings` say if a file's encoding was guessed. Raises as
+        `embed` does; `details["embedded"]` is how many texts were done.
         """
         source = _Source("batch_embed", texts, text=text, texts=True)
         fields = {
@@ -2601,7 +2618,9 @@ class LLMBackendClient:
                 error = _further_on(error, done) if isinstance(error, InvalidRequest) else error
                 source.tell(error, "embedded", done, f"texts before it are embedded{target.partial}")
                 raise error from error.__cause__
-            made: Embeddings | EmbeddingsFile = target.done(model=result["model"], usage=usage, cut=cut)
+            made: Embeddings | EmbeddingsFile = target.done(
+                model=result["model"], usage=usage, cut=cut, warnings=source.warnings
+            )
         return made
 
     def embed_single(
@@ -2661,7 +2680,8 @@ class LLMBackendClient:
         A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
         content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
         are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
-        the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row; `id`, `text` and `metadata` name its columns.
+        a list of dicts with other names, or the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row;
+        `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
         row; the report's `columns` says what was chosen. Empty cells are left out; rows without text, or with an empty cell
         in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
@@ -2703,7 +2723,7 @@ class LLMBackendClient:
                     if not (batch or source.failed):
                         raise InvalidRequest("rag_ingest: there are no documents")
                     requests += 1
-                    alone = source.ended and requests == 1
+                    alone = source.ended and source.broken is None and requests == 1
                     given = {**fields, "documents": batch, "sync": sync and alone}
                     _add(total, self._reported("rag_ingest", source.telling(tell, total), given))
             except LLMBackendError as error:
@@ -2878,7 +2898,7 @@ class LLMBackendClient:
             postprocessors=_as_list(postprocessors),
         )
         hits = Hits(map(Hit, result["hits"]))
-        hits.query = query or ""
+        hits.query, hits.notes = query or "", result.get("notes", ())
         return hits
 
     @overload
@@ -2971,6 +2991,7 @@ class LLMBackendClient:
             sources=result["sources"],
             model=result["model"],
             usage=result["usage"],
+            notes=result.get("notes", ()),
             explanation=result.get("explanation"),
         )
 
@@ -2996,8 +3017,9 @@ class LLMBackendClient:
 
         Raises InvalidRequest (also if a gold document is not in the collection), NotFound, Conflict, BackendError.
         """
-        fields = {"collection": collection, "questions": _questions(questions), "k": k}
-        return Evaluation(self._watched("evaluate", progress, **fields))
+        asked, warnings = _questions(questions)
+        fields = {"collection": collection, "questions": asked, "k": k}
+        return Evaluation(self._watched("evaluate", progress, **fields), warnings=warnings)
 
     # Collections and documents
 
@@ -3194,14 +3216,12 @@ class LLMBackendClient:
                     some = given[start : start + CHUNKS_OF]
                     found += self.list_chunks(collection, ids=some, filters=filters, limit=left)
             return found
-        return Records(
-            map(
-                ChunkInfo,
-                self._paged(
-                    "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
-                ),
-            )
+        listed = self._paged(
+            "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
         )
+        chunks = Records(map(ChunkInfo, listed))
+        chunks.notes = listed.notes
+        return chunks
 
     def _paged(
         self, operation: str, name: str, limit: int | None, key: str | None = None, **fields: Any
@@ -3220,7 +3240,7 @@ class LLMBackendClient:
             for item in result[name]:
                 place = places.setdefault(item[key], len(items)) if key else len(items)
                 items[place : place + 1] = [item]
-            cursor = result.get("cursor")
+            cursor, items.notes = result.get("cursor"), result.get("notes", ())
             if cursor is None or len(items) == limit:
                 return items
 
@@ -3246,7 +3266,7 @@ class LLMBackendClient:
     ) -> Record:
         """Delete documents by `ids`, or those with a chunk that matches `filters` (as in `rag_search`).
 
-        Returns `{deleted}`, the number of documents. `where` is an earlier name of `filters`. Raises NotFound (the
+        Returns `{deleted}`, the number of documents, with `notes` if filters that cannot match delete none. `where` is an earlier name of `filters`. Raises NotFound (the
         collection), InvalidRequest (both or neither given).
         """
         given = [ids] if isinstance(ids, str) else _as_list(ids)
@@ -3254,12 +3274,15 @@ class LLMBackendClient:
             said = "delete_documents takes the collection first, then the ids"
             raise InvalidRequest(f"delete_documents: collection is {_called(collection)}: {said}")
         try:
-            return self._call(
+            result = self._call(
                 "delete_documents", collection=collection, ids=given, filters=filters, where=where
             )
         except NotFound as error:
             _tell_order(error, collection, ids, "delete_documents takes the collection first, then the ids")
             raise
+        if not result.get("notes"):
+            result.pop("notes", None)
+        return result
 
     # Analysis
 
@@ -3838,7 +3861,26 @@ class LLMBackendClient:
         return self._call("doctor")
 
 
-class CollectionHandle:
+class _Handle(_Shown):
+    """How a collection's handle is drawn."""
+
+    name: str
+
+    def _about(self) -> Mapping[str, Any]:
+        """The collection's counts and model, where they can be had without `await`."""
+        return {}
+
+    def _shown(self) -> Any:
+        waits = "await " if inspect.iscoroutinefunction(getattr(self, "search", None)) else ""
+        calls = [f"{waits}client[{self.name!r}].{call}" for call in HANDLE_CALLS]
+        return Record({"handle": self.name, **self._about(), "calls": calls})
+
+
+HANDLE_CALLS = ("ingest(documents)", "search(query)", "query(question)", "documents()", "map()")
+"""What is drawn with a collection's handle as ways to use it."""
+
+
+class CollectionHandle(_Handle):
     """A collection, as `client["hr_policies"]`: the client's methods without the collection's name.
 
     `options` are passed on to the client's method.
@@ -3852,6 +3894,19 @@ class CollectionHandle:
 
     def __repr__(self) -> str:
         return f"{self._client!r}[{self.name!r}]"
+
+    def _about(self) -> Mapping[str, Any]:
+        try:
+            about = self.stats()
+        except NotFound:
+            return {"note": "there is no such collection yet: ingest makes it"}
+        except LLMBackendError as error:
+            return {"note": error.message}
+        return {
+            name: about[name]
+            for name in ("documents", "chunks", "embedding_model", "problem")
+            if about.get(name) is not None
+        }
 
     def ingest(self, documents: Any, **options: Any) -> IngestReport:
         """Add documents, as `rag_ingest` does."""
@@ -4093,8 +4148,10 @@ def _chosen(
     if text is None and len(own) == 1:
         text = own[0]
     if text is None:
-        example = f"{names[0]!r}: there are {_some(names)}" if names else "…: the first row has none"
-        raise InvalidRequest(f"{operation}: which column has the text? Name it, as in text={example}")
+        example = f"{names[0]!r}" if names else "…"
+        there = f"there are {_some(names)}" if names else "the first row has none"
+        said = f"Name it, as in text={example} (and others by id= and metadata=): {there}"
+        raise InvalidRequest(f"{operation}: which column has the text? {said}")
     if id is None:
         id = next((known[name] for name in ID_COLUMNS if name in known and known[name] != text), None)
     others = [name for name in names if name not in (id, text)] if metadata is None else metadata
@@ -4144,10 +4201,17 @@ class _Source:
         self._state = Record()
         self._most = (EMBED_PAGE if texts else STREAM_OF, STREAM_BYTES)
         self.items = self._opened(given)
-        if any(name is not None for name in self._named) and not self._rows:
-            raise InvalidRequest(
-                f"{operation}: id, text and metadata name the columns of a table, and this is not a table"
-            )
+        if self._are_named and (self._alone or (texts and not self._rows)):
+            raise self._no_row("this is not a table")
+
+    @property
+    def _are_named(self) -> bool:
+        """Whether the caller names columns."""
+        return any(name is not None for name in self._named)
+
+    def _no_row(self, what: str) -> InvalidRequest:
+        said = f"id, text and metadata name the columns of a table, and {what}"
+        return InvalidRequest(f"{self._operation}: {said}")
 
     def _opened(self, given: Any) -> Any:
         self._rows, self._alone = True, False
@@ -4207,17 +4271,22 @@ class _Source:
         """Yield the rows, once the first of them have shown which metadata columns are numbers."""
         assert self.columns is not None
         first: list[dict[str, Any]] = []
-        size = 0
-        for row in itertools.islice(rows, NUMBERS_BY):
-            first.append(row)
-            size += sum(len(cell) for cell in row.values() if cell is not None)
-            if size > STREAM_BYTES:
-                break
+        size, wrong = 0, None
+        try:
+            for row in itertools.islice(rows, NUMBERS_BY):
+                first.append(row)
+                size += sum(len(cell) for cell in row.values() if cell is not None)
+                if size > STREAM_BYTES:
+                    break
+        except InvalidRequest as error:
+            wrong = error
         for name in self.columns["metadata"]:
             cells = [row[name] for row in first if row[name] is not None]
             if cells and all(_number(cell) is not None for cell in cells):
                 self._numbers.add(name)
         yield from first
+        if wrong is not None:
+            raise wrong
         yield from rows
 
     def _read_parquet(self, file: Any) -> Iterator[Any]:
@@ -4233,13 +4302,21 @@ class _Source:
             for start in range(0, len(column), most):
                 yield from self.texts_of(batch.slice(start, most))
             return
-        texts = column.to_pylist()
+        texts, wrong = column.to_pylist(), None
         if not (set(map(type, texts)) == {str} and all(map(str.strip, texts))):
-            texts = [self._text(text, self._read + place) for place, text in enumerate(texts)]
+            for place, text in enumerate(texts):
+                try:
+                    texts[place] = self._text(text, self._read + place)
+                except InvalidRequest as error:
+                    texts, batch, wrong = texts[:place], batch.slice(0, place), error
+                    break
         self._read += len(texts)
-        if self.keeps_rows:
+        if self.keeps_rows and texts:
             self.given.append(batch)
-        yield texts
+        if texts:
+            yield texts
+        if wrong is not None:
+            raise wrong
 
     def _text(self, text: Any, number: int) -> str:
         """A row's text. Raises InvalidRequest if it is empty."""
@@ -4268,7 +4345,7 @@ class _Source:
         return len(self._batch) > self._most[0] or (self._size > self._most[1] and len(self._batch) > 1)
 
     def read_on(self, items: Iterator[Any]) -> Iterator[list[Any]]:
-        """The next requests' worth of items; an exception of the source is kept in `broken`."""
+        """The next requests' worth of items."""
         try:
             for item in items:
                 if self.in_batches:
@@ -4279,14 +4356,22 @@ class _Source:
                     break
             else:
                 self.ended = True
-        except LLMBackendError:
-            raise
         except Exception as error:
-            self.broken, self.ended = error, True
+            self.end_by(error)
         yield self.batch()
+
+    def end_by(self, error: Exception) -> None:
+        """Keep an error until what came before it is sent; raise it if that is to be sent whole or not at all."""
+        if isinstance(error, LLMBackendError) and self._most[0] == WHOLE_OF:
+            raise error
+        self.broken, self.ended = error, True
 
     def take(self, item: Any) -> None:
         self._read += 1
+        if self._read == 1 and not (self._rows or self._texts or self._alone):
+            self._rows = isinstance(item, Mapping) and (self._are_named or _is_row(item))
+            if self._are_named and not self._rows:
+                raise self._no_row(f"documents[0] is {_called(item)}: this is not a table")
         document = self._of_row(item) if self._rows and isinstance(item, Mapping) else self._of_item(item)
         if document is None:
             return
@@ -4314,7 +4399,9 @@ class _Source:
         return [dict(one) if isinstance(one, Mapping) else {"text": one} for one in rows]
 
     def check(self) -> None:
-        """Raise InvalidRequest if the source broke off."""
+        """Raise InvalidRequest if the source broke off, or the error that it told itself."""
+        if isinstance(self.broken, LLMBackendError):
+            raise self.broken
         if self.broken is not None:
             error = self.broken
             raise InvalidRequest(
@@ -4531,9 +4618,7 @@ LARGEST_CELL = 16 * 2**20
 """Most characters of a cell; a longer one means that a quotation mark is never closed."""
 
 
-def _separated(
-    operation: str, path: str, warn: _Warn = lambda warning: None
-) -> tuple[list[str], Iterator[dict[str, str | None]]]:
+def _separated(operation: str, path: str, warn: _Warn) -> tuple[list[str], Iterator[dict[str, str | None]]]:
     """The column names and rows of a file of separated values; an empty cell is None.
 
     Raises InvalidRequest, which names the row, for a row that the header does not explain.
@@ -4794,15 +4879,20 @@ def _tell_order(error: NotFound, collection: str, other: Any, order: str) -> Non
 DOCUMENT_FIELDS = {"id", "text", "metadata", "chunks"}
 
 
+def _is_row(item: Mapping[str, Any]) -> bool:
+    """Whether a dict has a document's values under names of its own, as a table's row has."""
+    if _is_foreign(item) or "chunks" in item:
+        return False
+    return not item.keys() <= DOCUMENT_FIELDS or ("text" in item and "id" not in item)
+
+
 def _amiss(document: Mapping[str, Any]) -> str | None:
     """What is wrong with a document's fields, and what to do; None if nothing is."""
     id = document.get("id")
     if isinstance(id, str) and "text" in document and document.keys() <= DOCUMENT_FIELDS:
         return None
     others = [str(name) for name in document if name not in DOCUMENT_FIELDS]
-    table = (
-        "rows with names of their own are a table: pandas.DataFrame(documents), and text= names its column"
-    )
+    table = "in a list of such rows, text= names its column"
     if "text" not in document and "chunks" not in document:
         if others:
             return f" has no 'text', but {_some(list(map(str, document)))}: {table}"
@@ -4862,8 +4952,9 @@ def _all_texts(texts: Any) -> Any:
     raise InvalidRequest(f"embed: {told}")
 
 
-def _questions(given: Any) -> Any:
-    """Questions from a list, or from the rows of a table or file; other columns are ignored."""
+def _questions(given: Any) -> tuple[Any, Records[Record]]:
+    """Questions from a list, or from the rows of a table or file, and warnings; other columns are ignored."""
+    warnings: Records[Record] = Records()
     if isinstance(given, (str, os.PathLike)):
         path = os.fsdecode(given)
         if _suffix(path) not in ROWS or not os.path.exists(path):
@@ -4872,7 +4963,11 @@ def _questions(given: Any) -> Any:
             if _suffix(path) == ".parquet":
                 given = _parquet("evaluate", path).read()
             elif _suffix(path) in (".csv", ".tsv"):
-                given = list(_separated("evaluate", path)[1])
+
+                def warn(warning: str) -> None:
+                    warnings.append(Record(id=path, warning=warning))
+
+                given = list(_separated("evaluate", path, warn)[1])
             else:
                 given = list(_json_lines("evaluate", path))
         except (OSError, ValueError) as error:
@@ -4886,7 +4981,9 @@ def _questions(given: Any) -> Any:
             has = f"has {_some(list(map(str, one)))}" if isinstance(one, Mapping) else f"is {_called(one)}"
             wanted = "{'question': '…', 'gold': 'the id of the document that answers it'}"
             raise InvalidRequest(f"evaluate: questions[{number}] {has}: it is like {wanted}")
-    return [{name: one[name] for name in ("question", "gold")} for one in questions] if rows else questions
+    if rows:
+        questions = [{name: one[name] for name in ("question", "gold")} for one in questions]
+    return questions, warnings
 
 
 def _is_several(given: Any) -> bool:

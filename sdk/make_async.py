@@ -32,8 +32,8 @@ PLAIN = {
 }
 """Methods that wait for nothing, beside properties."""
 
-LEFT_OUT = {"llamaindex", "_ipython_key_completions_"}
-"""Methods that the asynchronous client lacks: LlamaIndex's classes are asynchronous themselves, and IPython awaits nothing."""
+LEFT_OUT = {"llamaindex", "_ipython_key_completions_", "_about"}
+"""Methods that the asynchronous classes lack: LlamaIndex's are asynchronous themselves, and IPython awaits nothing."""
 
 GENERATORS = {"ahead", "batches", "_events", "_rows", "_sent", "_told", "job_events"}
 """Functions whose results are iterated over by `async for` instead of awaited."""
@@ -63,7 +63,7 @@ class Awaiting(ast.NodeTransformer):
         self.generic_visit(node)
         if node.name == "LLMBackendClient":
             node.body[0] = ast.Expr(ast.Constant(ABOUT))
-            node.body = [one for one in node.body if getattr(one, "name", None) not in LEFT_OUT]
+        node.body = [one for one in node.body if getattr(one, "name", None) not in LEFT_OUT]
         node.name = RENAMED.get(node.name, node.name)
         return node
 

@@ -14,6 +14,7 @@ from ..inference.embeddings import Embedder
 from ..inference.judge import Judge
 from ..knowledge.retrieval.retrieval import Retriever
 from ..knowledge.retrieval.scope import scope
+from ..knowledge.retrieval.unmet import unmet
 from ..schemas import QueryAnswer, RagQueryRequest, Source
 from ..tracing import Clock
 from .citations import ANEW
@@ -81,13 +82,16 @@ class Answering:
         if not text.strip():
             text += NOTHING_FOUND
             yield {"delta": NOTHING_FOUND}
+        nothing = not written.passages.sources
+        notes = await unmet(within.collections, within.where) if nothing or wanted.explain else []
         told = {
             "answer": text,
             "found": found,
             "citations": shown.cited if found else [],
             "model": written.model,
             "usage": written.usage,
+            "notes": notes if nothing else [],
         }
         if wanted.explain:
-            told["explanation"] = await explained(written, found, clock, within)
+            told["explanation"] = explained(written, found, clock, notes)
         yield {"answer": told}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..knowledge.retrieval.scope import Scope
-from ..knowledge.retrieval.unmet import unmet
 from ..schemas import Candidate, Explanation
 from ..tracing import Clock
 from .writing import Writer
@@ -14,7 +12,7 @@ SHOWN = 200
 """Characters of a passage that an explanation shows."""
 
 
-async def explained(written: Writer, found: bool, clock: Clock, scope: Scope) -> dict[str, Any]:
+def explained(written: Writer, found: bool, clock: Clock, notes: list[str]) -> dict[str, Any]:
     """Return the fields of an `Explanation`."""
     passages = written.passages
     best = passages.best
@@ -43,6 +41,6 @@ async def explained(written: Writer, found: bool, clock: Clock, scope: Scope) ->
         model=written.model,
         prompt=written.prompt,
         prompt_tokens=written.usage.get("prompt_tokens", 0),
-        notes=await unmet(scope),
+        notes=notes,
         ms={step: round(ms, 2) for step, ms in clock.ms.items()},
     ).model_dump()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -96,6 +97,12 @@ def query(
             print_piece(piece)
         out.line(2)
         print_sources(stream)
+        print_notes(stream.answer.notes)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        errors.print(visible(note), style="yellow", highlight=False)
 
 
 def print_sources(stream: AnswerStream) -> None:
@@ -128,6 +135,7 @@ def search(
         return print_json(hits)
     if not hits:
         errors.print("nothing was found", style="dim")
+        print_notes(hits.notes)
     for number, hit in enumerate(hits, start=1):
         place = "".join(f", {name} {hit.metadata[name]}" for name in ("page",) if name in hit.metadata)
         head = f"{number}. {hit.document_id}{place} ({hit.collection}, {hit.score:.3f})"

@@ -151,5 +151,14 @@ class Response(BaseModel):
     """Base of all responses."""
 
 
+Notes = Annotated[
+    list[str],
+    Field(
+        description="if nothing was found, hints at filters that cannot match: fields that no document has, or that hold "
+        "another type of value"
+    ),
+]
+
+
 class Empty(Request):
     """The request of an operation without parameters."""

@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import CollectionName, DocumentId, PartName, Request, Response, form
+from .base import CollectionName, DocumentId, Notes, PartName, Request, Response, form
 from .metadata import ChunkPlace, Filters, Metadata
 
 
@@ -261,6 +261,7 @@ class ChunkInfo(Response):
 class ChunkList(Response):
     chunks: list[ChunkInfo]
     cursor: str | None = Field(None, description="where the next page starts; null after the last")
+    notes: Notes = []
 
 
 class GetDocumentRequest(CollectionRequest):
@@ -290,3 +291,4 @@ class DeleteDocumentsRequest(CollectionRequest):
 
 class DocumentsDeleted(Response):
     deleted: int
+    notes: Notes = []

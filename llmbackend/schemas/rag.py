@@ -23,6 +23,7 @@ from .base import (
     BASE64,
     CollectionName,
     DocumentId,
+    Notes,
     PartName,
     Question,
     Request,
@@ -269,6 +270,7 @@ class Hit(Response):
 
 class SearchResult(Response):
     hits: list[Hit]
+    notes: Notes = []
 
 
 class RagQueryRequest(Retrieval):
@@ -350,6 +352,7 @@ class QueryAnswer(Response):
     sources: list[Source]
     model: str
     usage: dict[str, Any]
+    notes: Notes = []
     explanation: Explanation | None = None
 
 

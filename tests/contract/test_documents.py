@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import io
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -212,6 +215,25 @@ def test_a_collection_s_handle_has_the_client_s_calls(client: LLMBackendClient, 
     assert berths.delete("a") == {"deleted": 1}
     assert berths.delete(where={"kind": "fact"}) == {"deleted": 1}
     assert [one.id for one in berths.documents()] == ["c.md"]
+
+
+def test_a_handle_is_drawn_with_what_can_be_done_with_it(client: LLMBackendClient, collection: str) -> None:
+    def drawn() -> tuple[str, str]:
+        printer = io.StringIO()
+        berths = client[collection]
+        berths._repr_pretty_(SimpleNamespace(text=printer.write), False)
+        return html.unescape(berths._repr_html_()), printer.getvalue()
+
+    waits = "await client[" in drawn()[0]  # then nothing can be asked for while drawing
+    for shown in drawn():
+        assert f"client[{collection!r}].search(query)" in shown
+        assert waits or "there is no such collection yet: ingest makes it" in shown
+    client.rag_ingest(["Ships stay at the berth.", "The crane lifts ten tons."], collection)
+    for shown in drawn():
+        assert collection in shown
+        words = re.sub(r"<style>.*</style>|<[^>]*>|\s+", " ", shown, flags=re.DOTALL)
+        assert waits or re.search(r"documents +2 +chunks +2 +embedded by +wordllama", words)
+        assert "there is no such collection" not in shown
 
 
 def test_a_client_is_no_list_and_has_names_only(client: LLMBackendClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import html
 import pathlib
 import uuid
 from typing import Any
@@ -243,3 +244,30 @@ def test_short_sections_that_one_passage_joins_are_found_by_their_headings(
     first, _ = sorted(client.list_chunks(collection), key=lambda one: one.chunk)
     assert first.metadata["headings"] == ["Handbook"]
     assert first.metadata["sections"] == ["1. Vacation", "Carry over", "2. Notice"]
+
+
+def test_wherever_a_filter_finds_nothing_a_misspelt_field_is_told(
+    client: LLMBackendClient, collection: str
+) -> None:
+    client.rag_ingest(
+        [{"id": "a", "text": "Ships stay at the berth.", "metadata": {"year": 2026, "kind": "rule"}}],
+        collection,
+    )
+    meant = "no document has the field 'yaer': did you mean 'year'?"
+    odd = {"yaer": 2026}
+    hits = client.rag_search("ships", collection, filters=odd)
+    answer = client.rag_query("Where do ships stay?", collection, filters=odd)
+    stream = client.rag_query("Where do ships stay?", collection, filters=odd, stream=True)
+    "".join(stream)
+    chunks = client.list_chunks(collection, filters=odd)
+    deleted = client.delete_documents(collection, filters=odd)
+    for found in (hits, answer, stream.answer, chunks, deleted):
+        assert list(found.notes) == [meant]
+        assert meant in html.unescape(found._repr_html_())
+    assert (hits, chunks, answer.sources, deleted.deleted) == ([], [], [], 0)
+    (told,) = client.rag_search("ships", collection, filters={"year": "2026"}).notes
+    assert told == "'year' holds numbers, such as '2026', and the filter asks for texts or times"
+    # Nothing is said where there is something, or nothing to say.
+    assert not client.rag_search("ships", collection, filters={"or": [odd, {"year": 2026}]}).notes
+    assert not client.rag_search("ships", collection, filters={"year": 1900}).notes
+    assert client.delete_documents(collection, filters={"year": 1900}) == {"deleted": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,60 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_wrong_in_a_file_is_told_by_its_row_and_nothing_is_stored(
+def test_what_is_wrong_in_a_file_is_told_by_its_row_and_rows_before_it_are_stored(
     client: LLMBackendClient, collection: str, tmp_path: Path, kind: str
 ) -> None:
     content, said = BROKEN[kind]
     path = tmp_path / "broken.csv"
     path.write_bytes(content)
-    with pytest.raises(InvalidRequest, match=f"^rag_ingest: .*{said}"):
+    with pytest.raises(InvalidRequest, match=f"^rag_ingest: .*{said}") as caught:
         client.rag_ingest(path, collection)
-    assert collection not in [one.name for one in client.list_collections()]
+    stored = caught.value.details.get("ingested", 0)
+    assert stored == caught.value.details.get("row", 0)
+    if stored:
+        assert [one.chunks for one in client.list_documents(collection)] == [1] * stored
+    else:
+        assert collection not in [one.name for one in client.list_collections()]
+
+
+GOOD, BAD = 3, {"csv": "d,Lunch, at noon", "jsonl": '{"id": "d", "text": Lunch}'}
+
+
+def _with_a_bad_row(folder: Path, kind: str) -> Path:
+    rows = [{"id": f"a{number}", "text": f"We open at {number}"} for number in range(GOOD)]
+    lines = (
+        ["id,text", *(f"{one['id']},{one['text']}" for one in rows)]
+        if kind == "csv"
+        else map(json.dumps, rows)
+    )
+    path = folder / f"hours.{kind}"
+    path.write_text("\n".join([*lines, BAD[kind]]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_rows_before_a_bad_one_are_used_whatever_the_format(
+    client: LLMBackendClient, collection: str, tmp_path: Path, kind: str
+) -> None:
+    path = _with_a_bad_row(tmp_path, kind)
+    with pytest.raises(InvalidRequest, match=r"\(3 documents before it are in: run it again") as caught:
+        client.rag_ingest(path, collection)
+    assert (caught.value.details["ingested"], caught.value.details["row"]) == (GOOD, GOOD)
+    assert [one.id for one in client.list_documents(collection)] == ["a0", "a1", "a2"]
+    with pytest.raises(InvalidRequest, match=r"\(3 texts before it are embedded, in .*npy\.part\)") as caught:
+        client.batch_embed(path, text="text", out=tmp_path / "vectors.npy")
+    assert caught.value.details["embedded"] == GOOD
+    assert len(np.load(tmp_path / "vectors.npy.part")) == GOOD
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_row_removes_nothing(
+    client: LLMBackendClient, collection: str, tmp_path: Path, kind: str
+) -> None:
+    client.rag_ingest([{"id": "old", "text": "We close at six"}], collection)
+    with pytest.raises(InvalidRequest):
+        client.rag_ingest(_with_a_bad_row(tmp_path, kind), collection, sync=True)
+    assert client.get_document("old", collection).text == "We close at six"
 
 
 @pytest.mark.parametrize("kind", ["too many cells", "two encodings"])
@@ -129,7 +175,15 @@ def test_a_file_that_is_not_unicode_is_read_by_what_it_looks_like_and_that_is_to
     assert report.added == before + 2
     assert report.warnings == [{"id": str(path), "warning": f"it is not UTF-8, and was read as {encoding}"}]
     assert client.get_document("c", collection).text == f"{text} again"
-    assert len(client.batch_embed(path, text="text")) == before + 2
+    embedded = client.batch_embed(path, text="text")
+    assert (len(embedded), embedded.warnings) == (before + 2, report.warnings)
+    written = client.batch_embed(path, text="text", out=tmp_path / "vectors.npy")
+    assert written.warnings == report.warnings
+    path.write_text(f"question,gold\n{text},c\n", encoding=encoding)
+    evaluated = client.evaluate(collection, path)
+    assert (evaluated.questions[0].question, evaluated.warnings) == (text, report.warnings)
+    for drawn in (embedded, evaluated):
+        assert f"was read as {encoding}" in drawn._repr_html_()
 
 
 @pytest.mark.parametrize("separator", [",", "\t", ";"])
@@ -167,7 +221,7 @@ def test_a_cell_may_be_longer_than_python_s_own_limit(tmp_path: Path) -> None:
     path.write_text(f"id,text\na,{text}\n")
     before = csv.field_size_limit(131_072)
     try:
-        assert [*llm_client._separated("rag_ingest", str(path))[1]] == [{"id": "a", "text": text}]
+        assert [*llm_client._separated("rag_ingest", str(path), print)[1]] == [{"id": "a", "text": text}]
     finally:
         csv.field_size_limit(before)
 

@@ -85,6 +85,12 @@ def test_what_is_wrong_in_a_source_is_told_by_its_row(client: LLMBackendClient, 
     assert caught.value.details["ingested"] == 40
 
 
+def test_documents_before_one_of_a_wrong_kind_are_stored(client: LLMBackendClient, collection: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"documents\[25\] .* \(25 documents before it are in") as caught:
+        client.rag_ingest(iter([*_documents(25), 4711]), collection)
+    assert (caught.value.details["ingested"], len(_ids(client, collection))) == (25, 25)
+
+
 def test_a_list_with_something_wrong_in_it_leaves_nothing(client: LLMBackendClient, collection: str) -> None:
     wrong = [*_documents(), {"id": "wrong", "text": "a text", "metadata": {"price": float("nan")}}]
     with pytest.raises(InvalidRequest, match=r"documents\[50\]\.metadata\.price is NaN") as caught:

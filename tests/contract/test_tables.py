@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,28 @@ def test_columns_without_names_are_named_by_their_numbers(client: LLMBackendClie
     assert client.get_document("a", collection).metadata == {"2": 7}
     with pytest.raises(InvalidRequest, match="this is not a table"):
         client.rag_ingest(["a text"], collection=collection, text=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_dicts_with_names_of_their_own_are_rows(
+    client: LLMBackendClient, collection: str, kind: Callable[[Any], Any]
+) -> None:
+    rows = [{"key": 7, "content": "The gym opens at six.", "year": 2026, "price": float("nan")}]
+    report = client.rag_ingest(kind(rows), collection, metadata={"site": "Aldersea"})
+    assert (report.added, report.columns) == (
+        1,
+        {"id": "key", "text": "content", "metadata": ["year", "price"]},
+    )
+    assert client.get_document("7", collection).metadata == {"site": "Aldersea", "year": 2026}
+    cards = [{"front": "Lunch?", "back": "At noon."}, {"front": "Dinner?", "back": ""}]
+    report = client.rag_ingest(kind(cards), collection, id="front", text="back", metadata=[])
+    assert report.columns == {"id": "front", "text": "back", "metadata": []}
+    assert [one.error for one in report.failed] == ["row 1 has no text in column 'back'"]
+    assert client.get_document("Lunch?", collection).text == "At noon."
+    table = client.rag_ingest(pd.DataFrame({"text": ["The pool is closed."]}), collection)
+    assert (
+        table.added == client.rag_ingest(kind([{"text": "The pool is closed."}]), collection).unchanged == 1
+    )
 
 
 def test_of_several_tables_one_is_to_be_given(client: LLMBackendClient, collection: str) -> None:
@@ -235,14 +258,18 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no rows": (pd.DataFrame({"text": []}), "there are no documents"),
     "none": ([], "there are no documents"),
     "another name": (
-        [{"id": "a", "content": "b"}],
-        r"documents\[0\] has no 'text', but 'id', 'content': .*text=",
+        ["b", {"id": "a", "content": "b"}],
+        r"documents\[1\] has no 'text', but 'id', 'content': .*text=",
+    ),
+    "names that tell nothing": (
+        [{"id": "a", "front": "b", "back": "c"}],
+        r"which column has the text\? .*text='id' .*id= and metadata=\): there are 'id', 'front', 'back'",
     ),
     "a field beside": (
         ["b", {"id": "a", "text": "b", "year": 2026}],
         r"documents\[1\] has 'year', .* put it into its 'metadata'",
     ),
-    "no id": ([{"text": "b"}], r"documents\[0\] has no 'id'"),
+    "no id": (["b", {"text": "b"}], r"documents\[1\] has no 'id'"),
     "a number for an id": ([{"id": 7, "text": "b"}], r"documents\[0\]\.id is an int: ids are text"),
     "texts by id": ({"a": "The gym opens at six."}, "documents has no 'text', but 'a'"),
     "a pydantic object": ([Modelled(id="a", text="b")], r"documents\[0\] is a \w+: .*model_dump"),

@@ -181,8 +181,8 @@ def test_documents_are_selected_without_their_texts(
             await collection.upsert([(f"d{number}", "h")], chunks, np.ones((1, 256), np.float32))
         monkeypatch.setattr(documents, "PAGE", 2)
         monkeypatch.setattr(EdgeIndex, "_scroll", noted)
-        assert sorted(await documents.selected(collection, {"year": 2020})) == ["d0", "d2", "d4"]
-        assert await documents.selected(collection, {"year": 1999}) == []
+        assert sorted(await documents.selected(collection, conditions({"year": 2020}))) == ["d0", "d2", "d4"]
+        assert await documents.selected(collection, conditions({"year": 1999})) == []
         assert read
         assert True not in read
         await both.close()

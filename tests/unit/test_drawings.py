@@ -34,6 +34,7 @@ from llmbackend import (
 )
 from llmbackend.notebook import drawings, html_of, plots, text_of
 from llmbackend.notebook.as_html import STYLE
+from llmbackend.notebook.markup import read
 
 EVIL = (
     "<img src=x onerror=alert(1)> [x](javascript:alert(2)) ![y](http://evil.test/?q=1) <javascript:alert(3)> "
@@ -97,6 +98,15 @@ JOB = {
     "finished_at": None,
     "run_at": None,
     "priority": 0,
+}
+HANDLE = {
+    "handle": "hr",
+    "documents": 12,
+    "chunks": 1240,
+    "embedding_model": "m",
+    "problem": "gone",
+    "note": "n",
+    "calls": ["search(query)"],
 }
 REPORT = {
     "added": 4,
@@ -170,6 +180,7 @@ SAMPLES: dict[str, Any] = {
     "document": {"id": "d", "chunks": 2, "text": "t", "metadata": {"k": "v"}},
     "documents": [{"id": "d", "chunks": 2, "metadata": {"k": "v"}}],
     "collection": COLLECTION,
+    "handle": HANDLE,
     "collections": [COLLECTION],
     "models": [{"id": "m", "type": "chat", "context_window": 2048, "tools": True}],
     "doctor": {"ok": False, "version": "1", "checks": [CHECK, {**CHECK, "ok": True}]},
@@ -472,6 +483,22 @@ nine | Ada
 
 open
 """
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("##\n\nAt nine.", "\n\nAt nine."),
+        ("> ## Opening\n> At nine.", "> Opening\n> At nine."),
+        ("- ## Opening", "- Opening"),
+        ("Opening\n=======\nAt nine.", "Opening\nAt nine."),
+        ("# C# and F# ##", "C# and F#"),
+        ("#tag, and 1 = 1", "#tag, and 1 = 1"),
+        ("# " + " " * 50_000 + "x", "x"),
+    ],
+)
+def test_headings_are_shown_by_their_words(written: str, said: str) -> None:
+    assert read(written) == said
 
 
 def test_passages_of_markdown_are_shown_without_its_marks() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import takewhile
-from typing import Any
 
 from ... import threads
 from ...chunks.sentence_splitter import units
 from ...chunks.tokens import tokens_of
-from ...engines.filters import conditions
+from ...engines.filters import Condition
 from ...engines.interface import Chunk
 from ...errors import NotFound
 from ...schemas import StoredDocument
@@ -50,9 +49,8 @@ async def stored(collection: Collection, document_id: str) -> StoredDocument:
     )
 
 
-async def selected(collection: Collection, filters: Mapping[str, Any]) -> list[str]:
-    """Return the ids of documents with a chunk that fits the filters, without reading texts or metadata."""
-    where = conditions(dict(filters))
+async def selected(collection: Collection, where: Sequence[Condition]) -> list[str]:
+    """Return the ids of documents with a chunk that fits the conditions, without reading texts or metadata."""
     await collection.prepare(where)
     found: dict[str, None] = {}
     cursor: str | None = None

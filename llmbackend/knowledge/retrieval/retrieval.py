@@ -16,6 +16,7 @@ from .ordering import RERANK_DEPTH, ordered
 from .own_retriever import retrieved
 from .query import EXTRA_CANDIDATES, prepare
 from .scope import Scope, scope
+from .unmet import unmet
 
 NEXT_BEST = 10
 """Candidates that an explanation shows, hits included."""
@@ -36,7 +37,8 @@ class Retriever:
         """Return the hits for a query or a vector. Raises what `scope` and `candidates` raise."""
         within = await scope(wanted, self.collections)
         found = await self.candidates(within, wanted.query or "", vector=wanted.vector)
-        return SearchResult(hits=[it.hit for it in found if it.dropped is None])
+        hits = [it.hit for it in found if it.dropped is None]
+        return SearchResult(hits=hits, notes=[] if hits else await unmet(within.collections, within.where))
 
     async def candidates(
         self,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from ... import threads
 from ...alike import did_you_mean
 from ...engines.filters import PLACE, Combination, Condition, FieldCondition, is_time
-from .scope import Scope
+from ..collections.collection import Collection
 
 SAMPLE = 1_000
 """Most documents that are looked at: a sample is good enough for a hint."""
@@ -25,18 +25,18 @@ Held = dict[str, dict[str, Any]]
 """For each field, the kinds of its values, each with an example."""
 
 
-async def unmet(scope: Scope) -> list[str]:
+async def unmet(collections: Sequence[Collection], where: Sequence[Condition]) -> list[str]:
     """Return a sentence for each field that no document has, or that holds another type of value."""
     asked: dict[str, list[set[str]]] = {}
-    for one in _fields(scope.where):
+    for one in _fields(where):
         if one.key not in PLACE:
             asked.setdefault(one.key, []).append(_wanted(one))
     told: list[str] = []
-    for collection in scope.collections if asked else ():
+    for collection in collections if asked else ():
         page = await collection.documents(SAMPLE, None)
         seen = len(page.heads)
         which = "no document" if page.cursor is None else f"none of the {seen:,} documents looked at"
-        if len(scope.collections) > 1:
+        if len(collections) > 1:
             which += f" of {collection.manifest.called!r}"
         held = await threads.processor(_held, [head.metadata for head in page.heads])
         told += filter(None, (_unmet(key, wanted, held, which) for key, wanted in asked.items()))

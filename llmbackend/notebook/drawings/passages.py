@@ -12,7 +12,7 @@ from ..markup import read
 from ..matches import marked, quoted
 from ..parts import Bar, Card, Drawing, Fold, Line, Paragraph, Passage, Span, muted
 from ..wording import count, decimal, ending, shortened
-from .values import LETTERS, and_more, drawing, in_a_line, of_lists_with, of_records_with
+from .values import LETTERS, and_more, drawing, in_a_line, nothing, of_lists_with, of_records_with
 
 CARDS = 20
 
@@ -111,7 +111,7 @@ def _chunks(chunks: Sequence[Mapping[str, Any]]) -> Drawing:
 
 @drawing.register
 def _of_search(hits: Hits) -> Drawing:
-    return _hits(hits) if hits else [Paragraph(muted("nothing was found"))]
+    return _hits(hits) if hits else nothing("nothing was found", hits.notes)
 
 
 @of_records_with("document_id", "chunk", "text", "metadata")

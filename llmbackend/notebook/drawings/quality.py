@@ -10,7 +10,7 @@ from ..markup import read
 from ..parts import Bar, Break, Drawing, Facts, Fold, Line, Paragraph, Span, Table, muted, strong
 from ..plots import COLOURS, MEASURES
 from ..wording import count, ending, plural, shortened
-from .values import drawing, titled
+from .values import drawing, titled, warned
 
 DROPPED = 5  # candidates that an explanation shows, of those that were dropped
 
@@ -105,6 +105,7 @@ def _evaluation(evaluation: Evaluation) -> Drawing:
                 f": {plural(len(evaluation['questions']), 'question')}, first {evaluation['k']} documents",
             ]
         ),
+        *warned(evaluation.get("warnings", ())),
         Table(heads, rows, frozenset({len(heads) - 1})),
         *([Fold("hybrid's worst questions", [Table(heads_of_worst, worst)], open=True)] if worst else []),
     ]

@@ -34,6 +34,7 @@ from .values import (
     of_records_with,
     table_of,
     titled,
+    warned,
 )
 
 
@@ -144,6 +145,7 @@ def _vectors(vectors: Embeddings) -> Drawing:
                 muted("  " + " · ".join(filter(None, about))),
             ]
         ),
+        *warned(vectors.warnings),
         *(
             [Fold(Span("warn", f"{plural(len(cut), 'text')} longer than the model takes"), table_of(cut))]
             if cut

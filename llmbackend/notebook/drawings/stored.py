@@ -7,7 +7,21 @@ from typing import Any
 
 from llm_client import Record
 
-from ..parts import Bar, Break, Drawing, Facts, Fold, Line, Paragraph, Span, Table, muted, strong
+from ..parts import (
+    Bar,
+    Break,
+    Bullets,
+    Drawing,
+    Facts,
+    Fold,
+    Line,
+    Paragraph,
+    Span,
+    Table,
+    code,
+    muted,
+    strong,
+)
 from ..wording import count, duration, ending, moment, plural
 from .passages import metadata_of, passage_of
 from .values import ROWS, and_more, in_a_line, of_lists_with, of_records_with
@@ -91,6 +105,23 @@ def _collection(one: Record) -> Drawing:
         ("made", moment(one.get("created_at"))),
     ]
     return [Paragraph(strong(str(one["name"]))), *problem, Facts(facts)]
+
+
+@of_records_with("handle", "calls")
+def _handle(one: Record) -> Drawing:
+    notes = [Paragraph(Span("warn", str(one[name]))) for name in ("problem", "note") if one.get(name)]
+    facts: list[tuple[str, Line]] = [
+        (name, count(one[name])) for name in ("documents", "chunks") if name in one
+    ]
+    if "embedding_model" in one:
+        facts.append(("embedded by", str(one["embedding_model"])))
+    calls: list[Line] = [code(str(call)) for call in one["calls"]]
+    return [
+        Paragraph([strong(str(one["handle"])), muted("  a collection")]),
+        *notes,
+        *([Facts(facts)] if facts else []),
+        Bullets(calls),
+    ]
 
 
 @of_records_with("added", "updated", "unchanged", "failed")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from llm_client import Embeddings, Job, Record, Records, flat_fields
 
-from ..parts import Drawing, Facts, Fold, Line, Paragraph, Table, muted
+from ..parts import Drawing, Facts, Fold, Line, Paragraph, Span, Table, muted
 from ..wording import count, decimal, moment, parsed, plural, shortened
 
 ROWS = 50  # shown of a list; `.to_pandas()` has all
@@ -61,7 +61,7 @@ def _record(record: Record) -> Drawing:
 @drawing.register(Records)
 def _list(records: Records[Any]) -> Drawing:
     if not records:
-        return [Paragraph(muted("none"))]
+        return nothing("none", records.notes)
     for keys, draw in LISTS.items():
         if all(isinstance(record, Mapping) and keys <= record.keys() for record in records):
             return draw(records)
@@ -122,6 +122,16 @@ def and_more(records: Sequence[Any], shown: int, of_what: str = "more") -> list[
 def and_columns(names: Sequence[str]) -> list[Paragraph]:
     more = ", ".join(names[COLUMNS:])
     return [Paragraph(muted("and the columns ", shortened(more, LETTERS)))] if more else []
+
+
+def nothing(said: str, notes: Sequence[str]) -> list[Paragraph]:
+    """That there is nothing, and hints at why."""
+    return [Paragraph(muted(said)), *(Paragraph(Span("warn", note)) for note in notes)]
+
+
+def warned(warnings: Sequence[Mapping[str, Any]]) -> list[Paragraph]:
+    """How a file was read, if that needs saying."""
+    return [Paragraph(Span("warn", f"{one['id']}: {one['warning']}")) for one in warnings]
 
 
 def titled(name: Any) -> str:

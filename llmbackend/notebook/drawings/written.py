@@ -117,6 +117,7 @@ def _answer(answer: Answer) -> Drawing:
     return [
         *([] if answer.found else [Paragraph(Span("warn", "The documents do not tell."))]),
         Markdown(str(answer)),
+        *(Paragraph(Span("warn", note)) for note in answer.notes),
         *map(_source, cited),
         *([Fold(muted(rest), [*map(_source, others)], in_text=False)] if others else []),
         *([Paragraph(muted(note))] if note else []),
