@@ -149,6 +149,12 @@ if "SDK_PYTHON" in os.environ:  # the SDK's file by another Python is (`make con
     TRANSPORTS = ["other_python"]
 
 
+@pytest.fixture(scope="session")
+def clients(request: pytest.FixtureRequest) -> list[Any]:
+    """The clients under test, one for each transport."""
+    return [request.getfixturevalue(f"_{name}") for name in TRANSPORTS]
+
+
 @pytest.fixture(params=TRANSPORTS)
 def client(request: pytest.FixtureRequest) -> LLMBackendClient:
     """The client under test, on each transport in turn."""

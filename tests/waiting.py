@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Coroutine
@@ -66,7 +67,13 @@ class Waiting:
         return Waiting(self._loop, self._of[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
+        """Replace an attribute; a function in a coroutine function's place runs in a thread, where it may wait for others."""
+        if inspect.iscoroutinefunction(getattr(self._of, name, None)):
+            value = functools.partial(asyncio.to_thread, value)
         setattr(self._of, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._of, name)
 
     def __repr__(self) -> str:
         return repr(self._of).replace("Async", "")

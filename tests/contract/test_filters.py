@@ -175,11 +175,11 @@ NOTES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.fixture(scope="module")
-def described(_local: LLMBackendClient, _http: LLMBackendClient) -> str:
+def described(clients: list[LLMBackendClient]) -> str:
     documents = [
         {"id": str(number), "text": f"text {number}", "metadata": it} for number, it in enumerate(DESCRIBED)
     ]
-    for one in (_local, _http):
+    for one in clients:
         one.rag_ingest(documents, "described")
     return "described"
 
