@@ -101,14 +101,19 @@ class Disk:
             raise full(self.folder, free, all_needed)
 
 
-def full(folder: Path, free: int | None = None, needed: int | None = None) -> InsufficientStorage:
+def full(
+    place: Path | str,
+    free: int | None = None,
+    needed: int | None = None,
+    fix: str = "remove files or collections, or enlarge the disk",
+) -> InsufficientStorage:
     """Return the error for a disk without enough space."""
-    details = {"path": str(folder), "free": free, "needed": needed}
+    details = {"path": str(place), "free": free, "needed": needed}
     numbers = ""
     if free is not None and needed is not None:
         numbers = f": {free >> 20} MB are free and {-(-needed >> 20)} MB needed, DISK_RESERVE_MB among them"
     return InsufficientStorage(
-        f"there is no room on the disk of {folder}{numbers}; remove files or collections, or enlarge the disk",
+        f"there is no room on the disk of {place}{numbers}; {fix}",
         details={name: value for name, value in details.items() if value is not None},
     )
 

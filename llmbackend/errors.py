@@ -81,11 +81,13 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
         *within, last = item["loc"] or [""]
         given = item["type"] == "extra_forbidden"  # then the place is the caller's own name
         item["loc"] = [part for part in within if not _names_a_type(part)]
-        item["loc"] += [last] if last != "" and (given or not _names_a_type(last)) else []
+        named = _names_a_type(last) or item["type"] in (f"{last}_type", f"{last}_parsing")
+        item["loc"] += [last] if last != "" and (given or not named) else []
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
     within |= {tuple(item["loc"]) for item in found if item["type"] in ("value_error", "too_short")}
     found = [it for it in found if not it["type"].endswith("_type") or tuple(it["loc"]) not in within]
+    found = _one_each(found)
     missing = [item["loc"] for item in found if item["type"] == "missing"]
     for item in found:
         if item["type"] == "extra_forbidden":
@@ -97,6 +99,22 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     ]
     more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
+
+
+_SHOULD = "Input should be "
+
+
+def _one_each(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join what each type of a union says of one value: it should be this or that."""
+    first: dict[tuple[str | int, ...], dict[str, Any]] = {}
+    kept = []
+    for item in found:
+        same = first.setdefault(tuple(item["loc"]), item)
+        if same is item or not (same["msg"].startswith(_SHOULD) and item["msg"].startswith(_SHOULD)):
+            kept.append(item)
+        elif (other := item["msg"].removeprefix(_SHOULD)) not in same["msg"]:
+            same["msg"] += f" or {other}"
+    return kept
 
 
 FORMS: dict[str, str] = {}

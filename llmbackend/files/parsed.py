@@ -21,7 +21,11 @@ class Unreadable(Exception):
 def at_most(most: int, count: int, what: str) -> None:
     """Raise Unreadable for a file with more of something than any real one has, because parsing it would take long."""
     if count > most:
-        raise Unreadable(f"too large: it has {count} {what}, and {most} are read")
+        raise Unreadable(too_large(f"{count:,} {what}", f"{most:,}"))
+
+
+def too_large(has: str, most: str) -> str:
+    return f"too large: it has {has}, and the limit is {most}"
 
 
 ATTRIBUTES = 10_000

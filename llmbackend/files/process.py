@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import job_object, landlock, namespaces, own_readers
-from .parsed import Unreadable
+from .parsed import Unreadable, too_large
 from .parsing import parse_all
 
 LENGTHS = struct.Struct(">II")
@@ -75,7 +75,7 @@ def _read(name: str, data: bytes, most: int) -> tuple[dict[str, Any], bytes]:
                 continue
             text = parsed.text.encode()
             if len(text) + sum(map(len, texts)) > most:
-                error = f"too large: it has {len(text) >> 20} MB of text, and {most >> 20} are read"
+                error = too_large(f"{len(text) >> 20} MB of text", f"{most >> 20} MB")
                 found.append({"name": part, "error": error})
                 continue
             about = {"syntax": parsed.syntax, "warnings": parsed.warnings, "bytes": len(text)}

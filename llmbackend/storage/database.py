@@ -34,7 +34,7 @@ from sqlalchemy.exc import (
 )
 
 from .. import disk, panics, threads
-from ..errors import BackendError, InsufficientStorage
+from ..errors import BackendError
 from ..vitals import Vitals
 from . import schema
 
@@ -102,10 +102,7 @@ def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exceptio
         if code & 0xFF == sqlite3.SQLITE_FULL or without_room:
             return disk.full(folder)
     if getattr(error.orig, "sqlstate", None) == DISK_FULL:
-        return InsufficientStorage(
-            f"the disk of {name} is full: delete what is not needed there, or enlarge it",
-            details={"path": name},
-        )
+        return disk.full(name, fix="delete what is not needed there, or enlarge it")
     said, *_ = str(error.orig).splitlines() or [type(error.orig).__name__]
     advice = "check that it is running, and that DATABASE_URL has the right host, port, database, user and password"
     if code is not None:

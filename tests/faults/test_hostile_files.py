@@ -27,7 +27,7 @@ def test_a_file_that_is_absurdly_wide_fails_and_the_others_go_in(
     [failure] = report.failed
     assert (failure.id, failure.error) == (
         "wide.csv",
-        "too large: it has 1000000 columns, and 16384 are read",
+        "too large: it has 1,000,000 columns, and the limit is 16,384",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -87,11 +88,26 @@ def test_details_are_the_errors_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("collection", 5, "collection: Input should be a valid string or a valid array"),
+        ("rerank", [1], "rerank: Input should be a valid boolean or a valid string"),
+    ],
+)
+def test_a_value_that_none_of_several_types_takes_is_one_mistake(field: str, value: Any, told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RagSearchRequest.model_validate({"query": "q", "collection": "c", field: value})
+    error = invalid(caught.value, "rag_search")
+    assert error.message == f"rag_search: {told}"
+    assert [one["loc"] for one in error.details["errors"]] == [[field]]
+
+
+@pytest.mark.parametrize(
     ("document", "told"),
     [
         ({"id": "a", "text": 1}, "documents[0].text: Input should be a valid string"),
         ({"id": "a\0", "text": "t", "other": 1}, "documents[0].other: Extra inputs are not permitted"),
-        (1, "documents[0]: Input should be a valid string; documents[0]: Input should be an object"),
+        (1, "documents[0]: Input should be a valid string or an object"),
     ],
 )
 def test_of_a_text_or_an_object_the_one_that_was_meant_is_told(document: object, told: str) -> None:

@@ -148,7 +148,7 @@ def test_a_file_that_takes_too_much_memory_is_given_up_and_the_next_is_read() ->
 def test_a_text_that_is_too_large_is_given_up() -> None:
     async def work() -> None:
         async with _pool(text=2**20) as pool:
-            with pytest.raises(Unreadable, match="too large: it has 2 MB of text, and 1 are read"):
+            with pytest.raises(Unreadable, match="too large: it has 2 MB of text, and the limit is 1 MB"):
                 await pool.parse("a.txt", b"a" * 2**21)
             assert await pool.parse(*TEXT) == READ
 
