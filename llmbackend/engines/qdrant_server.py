@@ -7,7 +7,6 @@ limits of a collection's strict mode; if one cannot, a typed error says why.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -45,6 +44,7 @@ from .qdrant_limits import Limits
 from .qdrant_payload_indexes import OWN_FIELDS, PayloadIndexes
 from .qdrant_requests import batches, records, too_large
 from .qdrant_server_syntax import ServerSyntax
+from .qdrant_sweeping import Sweeping
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,10 +57,6 @@ WRITE_BYTES = 5 * 2**20
 """Bytes of a write request, about: what Qdrant recommends, and far below the 32 MiB that a server accepts by default."""
 LEAST_BATCH = 8
 """A request of so many points is not halved again if the server takes too long for it."""
-
-GRACE = 15.0
-"""Seconds that superseded points are kept. A server first finds points and then reads them, without those that were
-deleted in between, so a search could find neither the old nor the new version of a document."""
 
 QUANTILE = 0.99
 """The share of a vector's numbers that the range of 8 bits covers; the few outliers are clipped."""
@@ -176,19 +172,13 @@ class QdrantServerIndex(QdrantIndex):
     def __init__(self, server: QdrantServer, physical: Physical, in_use: Path, repair: bool) -> None:
         """Open it; raises BackendError if it does not exist."""
         self._connection = server.connection
-        self._name = _named(physical.id)
+        self.name = _named(physical.id)
         self._limits = Limits()
         self._quantized = False
-        self._payload_indexes = PayloadIndexes(self._connection, self._name, self._learn_indexes)
-        self._sweeping = threading.Lock()
-        self._sweeper: threading.Timer | None = None
-        self._closed = False
+        self._payload_indexes = PayloadIndexes(self._connection, self.name, self._learn_indexes)
+        self._sweeping = Sweeping(self)
         self._characters = 0.0
         """Average characters of a chunk with its metadata, in the last search."""
-        self._undone: set[tuple[str, str]] = set()
-        """Versions still to be discarded, because the server did not answer."""
-        self._unsettled: set[tuple[str, str]] = set()
-        """Versions whose older ones are still to be superseded, because the server did not answer."""
         self._heads: dict[tuple[str, str], int] = {}
         """When the versions of the last write were written."""
         super().__init__(physical, ServerSyntax(self), in_use, server.writer)
@@ -196,7 +186,7 @@ class QdrantServerIndex(QdrantIndex):
 
     def _begin(self, repair: bool) -> None:
         if self._in_use.exists():
-            self._sweep_later()
+            self._sweeping.later()
         super()._begin(repair)
 
     def _ask(self, ask: Ask[Result], *, again: bool = True) -> Result:
@@ -219,12 +209,12 @@ class QdrantServerIndex(QdrantIndex):
     def _learn(self) -> Any:
         """Read the collection's configuration from the server."""
         try:
-            return self._connection.ask(lambda client: client.get_collection(self._name))
+            return self._connection.ask(lambda client: client.get_collection(self.name))
         except BackendError as error:
             if not error.details.get("gone"):
                 raise
             raise BackendError(
-                f"the Qdrant server at {self._connection.url} has no collection {self._name!r} any more: delete our "
+                f"the Qdrant server at {self._connection.url} has no collection {self.name!r} any more: delete our "
                 "collection and ingest its documents again",
                 details={"backend": "Qdrant", "url": self._connection.url, "gone": True},
             ) from error
@@ -263,19 +253,18 @@ class QdrantServerIndex(QdrantIndex):
     def discard(self, versions: Sequence[tuple[str, str]]) -> None:
         """Remove these versions, later if the server does not answer now."""
         try:
-            self._in_portions(versions, partial(self._discard, again=False))
+            self.remove(versions, again=False)
         except LLMBackendError as error:
-            log.warning("incomplete versions in %s could not be removed yet: %s", self._name, error)
-            with self._sweeping:
-                self._undone.update(versions)
-            self._sweep_later()
+            log.warning("incomplete versions in %s could not be removed yet: %s", self.name, error)
+            self._sweeping.discard_later(versions)
 
-    def _discard(self, versions: Sequence[tuple[str, str]], *, again: bool = True) -> None:
-        self._delete(self._syntax.group(should=self._these(versions)), again=again)
+    def remove(self, versions: Sequence[tuple[str, str]], *, again: bool = True) -> None:
+        self._in_portions(
+            versions, lambda some: self._delete(self._syntax.group(should=self._these(some)), again=again)
+        )
 
     def _write(self, points: Sequence[Point]) -> None:
-        with self._sweeping:
-            self._undone -= {(point.payload["document_id"], point.payload["hash"]) for point in points}
+        self._sweeping.written((point.payload["document_id"], point.payload["hash"]) for point in points)
         self._heads = {
             (point.payload["document_id"], point.payload["hash"]): point.payload["written"]
             for point in points
@@ -288,7 +277,7 @@ class QdrantServerIndex(QdrantIndex):
         """Write points in one request, or in halves if that is too much for the server."""
         written = records(batch)
         try:
-            self._ask(lambda client: client.upsert(self._name, written, wait=True))
+            self._ask(lambda client: client.upsert(self.name, written, wait=True))
         except (InvalidRequest, BackendTimeout) as error:
             if len(batch) > (LEAST_BATCH if isinstance(error, BackendTimeout) else 1):
                 half = len(batch) // 2
@@ -318,7 +307,7 @@ class QdrantServerIndex(QdrantIndex):
         return found
 
     def _retrieve(self, names: list[str], payload: bool | list[str], client: Any) -> Sequence[Any]:
-        found: Sequence[Any] = client.retrieve(self._name, names, with_payload=payload, with_vectors=False)
+        found: Sequence[Any] = client.retrieve(self.name, names, with_payload=payload, with_vectors=False)
         return found
 
     def _scroll(
@@ -337,7 +326,7 @@ class QdrantServerIndex(QdrantIndex):
         """Return as many of these records as one reply may have, and the next page's offset."""
         page: tuple[Sequence[Any], Any] = self._ask(
             lambda client: client.scroll(
-                self._name,
+                self.name,
                 scroll_filter=where,
                 limit=self._within(limit),
                 offset=None if offset is None else str(offset),
@@ -350,7 +339,7 @@ class QdrantServerIndex(QdrantIndex):
     def _count(self, where: Any = None) -> int:
         if self._limits.exact:
             try:
-                counted = self._ask(lambda client: client.count(self._name, count_filter=where, exact=True))
+                counted = self._ask(lambda client: client.count(self.name, count_filter=where, exact=True))
                 return int(counted.count)
             except InvalidRequest:
                 if self._limits.exact:  # else exact counts are forbidden: count page by page
@@ -366,25 +355,26 @@ class QdrantServerIndex(QdrantIndex):
         from qdrant_client import models
 
         selected = models.FilterSelector(filter=where)
-        self._ask(lambda client: client.delete(self._name, selected, wait=True), again=again)
+        self._ask(lambda client: client.delete(self.name, selected, wait=True), again=again)
 
     def keep_only(self, versions: Sequence[tuple[str, str]], older: Collection[str] | None = None) -> None:
         try:
-            self._in_portions(versions, self._settle)
+            self.settle(versions)
         except (BackendError, Overloaded) as error:
             if error.details.get("gone"):
                 raise
             # They may be superseded without our having been told, so the new ones, which are written, have to stay.
-            log.warning("older versions in %s could not be removed yet: %s", self._name, error)
-            with self._sweeping:
-                self._unsettled.update(versions)
-            self._sweep_later()
+            log.warning("older versions in %s could not be removed yet: %s", self.name, error)
+            self._sweeping.settle_later(versions)
 
-    def _settle(self, versions: Sequence[tuple[str, str]]) -> None:
+    def settle(self, versions: Sequence[tuple[str, str]]) -> None:
         """Supersede all versions but the one written last, which is the same one in every process that does this.
 
         Versions without a head are left to the process that is writing them.
         """
+        self._in_portions(versions, self._settle)
+
+    def _settle(self, versions: Sequence[tuple[str, str]]) -> None:
         from qdrant_client import models
 
         there: dict[str, list[tuple[int, str]]] = {}
@@ -415,40 +405,16 @@ class QdrantServerIndex(QdrantIndex):
 
         moment = {"superseded": time.time_ns()}
         selected = models.FilterSelector(filter=where)
-        self._ask(lambda client: client.set_payload(self._name, moment, selected, wait=True))
-        self._sweep_later()
+        self._ask(lambda client: client.set_payload(self.name, moment, selected, wait=True))
+        self._sweeping.later()
 
     def _gone(self) -> list[Any]:
         return [self._syntax.range("superseded", {"gte": 1})]
 
-    def _sweep_later(self) -> None:
-        with self._sweeping:
-            if self._sweeper is None and not self._closed:
-                self._sweeper = threading.Timer(2 * GRACE, self._sweep)
-                self._sweeper.daemon = True
-                self._sweeper.start()
+    def has_superseded(self) -> bool:
+        return bool(self._scroll(self._syntax.group(must=self._gone()), 1, None, False)[0])
 
-    def _sweep(self) -> None:
-        """Remove points that any process superseded a while ago, and schedule another sweep if some are left."""
-        with self._sweeping:
-            self._sweeper = None
-        try:
-            self._remove_superseded(GRACE)
-            with self._sweeping:
-                self._in_portions(list(self._undone), self._discard)
-                self._undone.clear()
-            unsettled = list(self._unsettled)
-            self._in_portions(unsettled, self._settle)
-            self._unsettled.difference_update(unsettled)
-            left = self._syntax.group(must=self._gone())
-            again = bool(self._scroll(left, 1, None, False)[0])
-        except LLMBackendError as error:
-            log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
-            again = not error.details.get("gone")
-        if again:
-            self._sweep_later()
-
-    def _remove_superseded(self, seconds: float, *, again: bool = True) -> None:
+    def remove_superseded(self, seconds: float, *, again: bool = True) -> None:
         """Remove points that were superseded at least so many seconds ago."""
         old = self._syntax.range("superseded", {"gte": 1, "lte": time.time_ns() - seconds * 1e9})
         self._delete(self._syntax.group(must=[old]), again=again)
@@ -468,7 +434,7 @@ class QdrantServerIndex(QdrantIndex):
     @property
     def _passes_over(self) -> bool:
         """Whether searches exclude superseded points: while there are some, that costs less than searching again."""
-        return self._sweeper is not None and self._limits.conditions is None
+        return self._sweeping.is_due and self._limits.conditions is None
 
     def search(
         self,
@@ -555,7 +521,7 @@ class QdrantServerIndex(QdrantIndex):
             query = vector.tolist()
         answer = self._ask(
             lambda client: client.query_points(
-                self._name,
+                self.name,
                 query=query,
                 using=SPARSE if isinstance(vector, Sparse) else DENSE,
                 query_filter=where,
@@ -588,17 +554,8 @@ class QdrantServerIndex(QdrantIndex):
 
     def close(self) -> None:
         """Remove superseded points, and close. If they cannot be removed now, that is done after the next opening."""
-        with self._sweeping:
-            sweeper, self._closed = self._sweeper, True
-        if sweeper is not None:
-            sweeper.cancel()
-            try:
-                self._remove_superseded(0, again=False)
-            except LLMBackendError as error:
-                log.warning("superseded chunks of %s could not be removed yet: %s", self._name, error)
-                return  # keeps the mark, so that the next opening sweeps
-        if not (self._undone or self._unsettled):  # which the next opening settles
-            super().close()
+        if self._sweeping.close():
+            super().close()  # else the mark stays, so that the next opening sweeps
 
     def _close(self) -> None:
         """Nothing to close: the connection is the engine's."""

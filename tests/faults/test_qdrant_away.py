@@ -13,7 +13,7 @@ import pytest
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from llmbackend import BackendError, InvalidRequest, backoff
-from llmbackend.engines import qdrant_server
+from llmbackend.engines import qdrant_server, qdrant_sweeping
 from tests.qdrant import Connect, Prepared, Server, connecting, serving
 
 
@@ -128,7 +128,7 @@ def test_what_passes_is_asked_again(
 def test_a_server_gone_for_long_fails_the_ingest_and_nothing_stays_half_written(
     connect: Connect, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "GRACE", 0.2)
+    monkeypatch.setattr(qdrant_sweeping, "GRACE", 0.2)
     monkeypatch.setattr(qdrant_server, "WRITE_BATCH", 3)
     client = connect(upstream_timeout=1)
     long = [{"id": "long", "text": " ".join(f"Sentence {n} about item {n * 31 % 97}." for n in range(400))}]

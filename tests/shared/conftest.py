@@ -25,8 +25,18 @@ def postgres() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from _redis(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis that the test may pause or stop."""
+    yield from _redis(tmp_path)
+
+
+def _redis(folder: Path) -> Iterator[str]:
     try:
-        with services.redis(tmp_path_factory.mktemp("redis")) as url:
+        with services.redis(folder) as url:
             yield url
     except services.Missing as missing:
         pytest.skip(str(missing))

@@ -57,15 +57,11 @@ def test_four_servers_let_in_what_one_would(
     assert amount * 0.98 <= seen[200] <= amount
 
 
-def test_a_redis_that_is_silent_or_gone_costs_nobody_a_request(tmp_path: Path) -> None:
+def test_a_redis_that_is_silent_or_gone_costs_nobody_a_request(own_redis: str, tmp_path: Path) -> None:
     from redis import Redis
 
-    with ExitStack() as stack:
-        try:
-            redis = stack.enter_context(services.redis(tmp_path))
-        except services.Missing as missing:
-            pytest.skip(str(missing))
-        url = stack.enter_context(serving(tmp_path / "data", api_key=KEY, redis_url=redis, workers=0)).url
+    with serving(tmp_path / "data", api_key=KEY, redis_url=own_redis, workers=0) as server:
+        url = server.url
         with LLMBackendClient(url, KEY) as admin:
             keys = [admin.create_key(rate="2/min").key for _ in range(3)]
 
@@ -78,7 +74,7 @@ def test_a_redis_that_is_silent_or_gone_costs_nobody_a_request(tmp_path: Path) -
             return [ask(key) for _ in range(3)]
 
         assert asked(keys[0]) == [200, 200, 429]
-        with Redis.from_url(redis) as there:
+        with Redis.from_url(own_redis) as there:
             there.client_pause(3000)
             began = time.monotonic()
             assert asked(keys[1]) == [200, 200, 429]

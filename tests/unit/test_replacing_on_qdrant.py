@@ -16,7 +16,7 @@ from qdrant_client import models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from llmbackend import LLMBackendClient
-from llmbackend.engines import bm25, qdrant_server
+from llmbackend.engines import bm25, qdrant_server, qdrant_sweeping
 from llmbackend.engines.interface import Chunk, Layout, Physical
 from llmbackend.engines.qdrant_server import QdrantServer, QdrantServerIndex
 from llmbackend.local import LocalTransport
@@ -98,7 +98,7 @@ def test_it_is_there_once_at_each_moment(client: LLMBackendClient, server: Serve
 def test_what_was_superseded_is_found_nowhere_and_removed_later(
     client: LLMBackendClient, server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "GRACE", 0.5)
+    monkeypatch.setattr(qdrant_sweeping, "GRACE", 0.5)
     client.rag_ingest([_router(0), OTHER], "x")
     client.rag_ingest([_router(1)], "x")
     assert _points(server.client) == 3, "it is there for those who have found it already"
@@ -143,7 +143,7 @@ def test_what_a_killed_process_had_superseded_is_removed_by_the_next(server: Ser
 def test_what_the_server_did_not_answer_to_loses_no_document(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried_out: bool
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "GRACE", 0.2)
+    monkeypatch.setattr(qdrant_sweeping, "GRACE", 0.2)
     away = threading.Event()
     supersede = server.client.set_payload
 
@@ -256,7 +256,7 @@ def test_a_clock_that_is_behind_loses_no_write(tmp_path: Path, monkeypatch: pyte
 def test_a_search_asks_the_server_no_more_often_than_it_needs(
     client: LLMBackendClient, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qdrant_server, "GRACE", 600.0)  # what is superseded stays for the whole test
+    monkeypatch.setattr(qdrant_sweeping, "GRACE", 600.0)  # what is superseded stays for the whole test
 
     def sheets(edition: str) -> list[dict[str, Any]]:
         return [{"id": f"d{n}", "text": f"Sheet {n} of the {edition} edition."} for n in range(30)]
