@@ -146,18 +146,30 @@ class _Growing:
             after = self._blocks(range(max(chosen) + 1, len(parts)))
             self._grow(chosen, after, self._blocks(range(min(chosen) - 1, -1, -1)))
             return self._ended(chosen)
+        entries = self._entries(own)
+        chosen.update(*(entry for entry in entries if focus in entry))
         if kind == "step":
-            for step in own:
-                if self._size(chosen | {step}) > self._most:
+            for step in entries:
+                if self._size(chosen | set(step)) > self._most:
                     break
-                chosen.add(step)
+                chosen.update(step)
         elif kind == "row":
             names = head(self._text, parts, focus)
             if 2 * self._size(names) <= self._most:
                 chosen.update(names)
-        after = [[index] for index in own if index > focus]
-        self._grow(chosen, after, [[index] for index in own[::-1] if index < focus])
+        after = [entry for entry in entries if entry[0] > focus]
+        self._grow(chosen, after, [entry for entry in entries[::-1] if entry[-1] < focus])
         return self._ended(chosen)
+
+    def _entries(self, own: list[int]) -> list[list[int]]:
+        """Divide a list into its items, with all sentences of each, and others into their units."""
+        entries: list[list[int]] = []
+        for index in own:
+            if self._parts[index].continues:
+                entries[-1].append(index)
+            else:
+                entries.append([index])
+        return entries
 
     def _size(self, chosen: Collection[int]) -> int:
         return sum(self._sizes[index] for index in chosen)
@@ -188,7 +200,10 @@ class _Growing:
         while (after or before) and self._size(chosen) < self._words:
             side = sides[turn % 2] or sides[1 - turn % 2]
             block = side.pop(0)
-            if self._size(chosen | set(block)) <= 1.15 * self._words:
+            # A list is quoted whole or not at all, and often has what its paragraph announces.
+            listed = side is after and len(block) > 1 and self._parts[block[0]].stub
+            limit = self._most if listed else 1.15 * self._words
+            if self._size(chosen | set(block)) <= limit:
                 chosen.update(block)
             else:
                 side.clear()
@@ -211,7 +226,7 @@ def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) 
             last = parts[chosen[place - 1]]
             together = unit.kind == last.kind and unit.block == last.block
             announced = last.stub and unit.kind in ("item", "step")
-            if together and unit.kind == "sentence":
+            if together and (unit.kind == "sentence" or unit.continues):
                 said += " "
             else:
                 said += "\n" if together or announced else "\n\n"

@@ -65,6 +65,8 @@ class Unit(NamedTuple):
     """The number of its paragraph, list or table."""
     stub: bool
     """Whether it ends in a colon and so introduces what comes next."""
+    continues: bool = False
+    """Whether it is a further sentence of the list item before it."""
 
     @property
     def tells(self) -> bool:
@@ -82,11 +84,21 @@ class _Span(NamedTuple):
 def units(text: str) -> list[Unit]:
     """Return a passage's units in order."""
     found: list[Unit] = []
-    block = before = 0
+    block = before = indent = 0
     for start, end, known in _spans(text):
         said = text[start:end]
         kind = known or _kind(said)
         last = found[-1] if found else None
+        continues = (
+            kind == "sentence"
+            and last is not None
+            and last.kind in ("item", "step")
+            and ("\n" not in text[before:start] or _indent(text, start) > indent)
+        )
+        if last and continues:
+            kind = last.kind
+        elif kind in ("item", "step") and not (last and last.kind == kind):
+            indent = _indent(text, start)
         if last and kind == "mark" and _UNDERLINE.fullmatch(said) and _is_line(text, last, start):
             found[-1] = last._replace(kind="heading")  # an underlined title, as in reStructuredText
         apart = _EMPTY_LINE.search(text, before, start) is not None
@@ -95,10 +107,16 @@ def units(text: str) -> list[Unit]:
         if last and not of_table and (kind != last.kind or (apart and kind not in ("item", "step"))):
             block += 1
         stub = kind != "mark" and said.rstrip(" *_`\n").endswith((":", "："))
-        found.append(Unit(start, end, kind, block, stub))
+        found.append(Unit(start, end, kind, block, stub, continues))
         before = end
     _name_titles(text, found)
     return found
+
+
+def _indent(text: str, place: int) -> int:
+    """Return how far the line of a place is indented."""
+    line = text[text.rfind("\n", 0, place) + 1 : place + 1]
+    return len(line) - len(line.lstrip())
 
 
 def _name_titles(text: str, found: list[Unit]) -> None:

@@ -682,6 +682,15 @@ def test_what_leads_from_page_to_page_of_a_manual_is_left_out() -> None:
     )
 
 
+def test_a_pages_table_of_contents_is_left_out_and_one_of_other_pages_stays() -> None:
+    contents = "<div class='toc'><p><b>Contents</b></p><dl><dt>1. <a href='#a'>Virtual packages</a></dt><dt>2. <a href='p.html#b'>Real packages</a></dt></dl></div>"
+    text = "<h2 id='a'>Virtual packages</h2><p>A generic name.</p><h2><a name='b'></a>Real packages</h2><p>They have files.</p>"
+    assert _text("a.html", f"{contents}{text}") == (
+        "## Virtual packages\n\nA generic name.\n\n## Real packages\n\nThey have files."
+    )
+    assert "Real packages" in _text("index.html", f"<h1>The manual</h1>{contents}")
+
+
 def test_names_of_columns_may_have_an_empty_corner() -> None:
     table = "<table><tr><td></td><th>2023</th></tr><tr><th>North</th><td>5</td></tr></table>"
     assert _text("a.html", table).splitlines() == ["|  | 2023 |", "| --- | --- |", "| North | 5 |"]

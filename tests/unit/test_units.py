@@ -193,3 +193,74 @@ def test_an_answer_ends_where_the_next_question_begins() -> None:
     parts = units(FAQ)
     [place] = [place for place, unit in enumerate(parts) if FAQ[unit.start :].startswith("A: On")]
     assert written(FAQ, parts, around(FAQ, parts, place, 60, 130), 130).startswith("A: On Saturdays")
+
+
+TEMPLATES = """Templates save time for documents that are alike.
+
+To make one:
+
+1. Write a document. It may have pictures.
+2. Save it in the folder for templates.
+   Make that folder first if there is none.
+
+   Its name does not matter.
+
+To use one:
+
+- Open the folder. Choose the document.
+- Save it under another name.
+
+Templates are not sent along."""
+
+
+def test_all_sentences_of_an_item_belong_to_its_list() -> None:
+    kinds = [(unit.kind, unit.continues, unit.block) for unit in units(TEMPLATES)]
+    assert kinds == [
+        ("sentence", False, 0),
+        ("sentence", False, 1),
+        ("step", False, 2),
+        ("step", True, 2),
+        ("step", False, 2),
+        ("step", True, 2),
+        ("step", True, 2),
+        ("sentence", False, 3),
+        ("item", False, 4),
+        ("item", True, 4),
+        ("item", False, 4),
+        ("sentence", False, 5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            "Make that folder",
+            "To make one:\n1. Write a document. It may have pictures.\n"
+            "2. Save it in the folder for templates. Make that folder first if there is none. Its name does not matter.",
+        ),
+        ("Choose the", "To use one:\n- Open the folder. Choose the document.\n- Save it under another name."),
+    ],
+)
+def test_a_list_is_quoted_whole_with_all_sentences_of_its_items(asked: str, said: str) -> None:
+    parts = units(TEMPLATES)
+    best = next(number for number, unit in enumerate(parts) if TEMPLATES[unit.start :].startswith(asked))
+    chosen = around(TEMPLATES, parts, best, 15, 60)
+    assert written(TEMPLATES, parts, chosen, 60) == said
+
+
+def test_a_paragraph_is_quoted_with_the_list_that_follows_if_there_is_room() -> None:
+    parts = units(TEMPLATES)
+    with_list = written(TEMPLATES, parts, around(TEMPLATES, parts, 0, 12, 60), 60)
+    assert with_list.startswith("Templates save time") and with_list.endswith("Its name does not matter.")
+    alone = written(TEMPLATES, parts, around(TEMPLATES, parts, 0, 12, 20), 20)
+    assert alone == "Templates save time for documents that are alike."
+
+
+def test_of_a_long_list_whole_items_are_quoted() -> None:
+    text = "\n".join(f"* Number {n} is here. It is described in these words." for n in range(20))
+    parts = units(text)
+    best = 19  # the second sentence of the tenth item
+    said = written(text, parts, around(text, parts, best, 30, 40), 40)
+    assert all(line.startswith("* Number") and line.endswith("words.") for line in said.splitlines())
+    assert len(said.splitlines()) == 3

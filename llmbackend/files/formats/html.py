@@ -85,6 +85,8 @@ _NAVIGATION = re.compile(
     "^(?:nav|navbar|navheader|navfooter|nav-panel|navigation|breadcrumbs?)$", re.IGNORECASE
 )
 
+_CONTENTS = re.compile(r"^(?:(?:page-?|local|body)?toc|table-?of-?contents)$", re.IGNORECASE)
+
 
 def _main_parts(soup: Any) -> list[Any]:
     """The parts marked as main, with headers that contain headings; the whole page if there are none."""
@@ -261,11 +263,17 @@ def _own_length(tag: Any) -> int:
 
 
 def _leave_out_what_surrounds(soup: Any) -> None:
-    """Remove navigation, headers, footers, side columns of links and cookie banners; headings stay."""
+    """Remove navigation, a page's table of contents, headers, footers, side columns of links and cookie banners; headings stay."""
     for tag in soup.select("nav, [role=navigation]"):
         tag.extract()
     for tag in soup.find_all(["div", "p", "ul", "ol", "table", "tr"], class_=_NAVIGATION):
         if not tag.find(_HEADINGS):
+            tag.extract()
+    anchors = {str(tag.get("id") or tag.get("name")) for tag in soup.select("[id], a[name]")}
+    for tag in soup.find_all(["div", "ul", "ol", "dl"], class_=_CONTENTS):
+        ends = {str(link.get("href", "")).partition("#")[2] for link in tag("a", href=True)}
+        # Its lines repeat this page's headings.
+        if ends and ends <= anchors and 2 * _own_length(tag) < _length(tag):
             tag.extract()
     for link in soup.select("a[rel~=next], a[rel~=prev], a[rel~=up]"):
         line = link.find_parent(["p", "div", "li", "td"])
