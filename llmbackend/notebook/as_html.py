@@ -92,6 +92,7 @@ STYLE = f"""<style>
 .llmb.llmb .llmb-table td{{display:block;min-width:0;border:0;padding:.1em 0;text-align:left;white-space:normal}}
 .llmb.llmb .llmb-table td:empty{{display:none}}
 .llmb.llmb .llmb-table td[data-head]:before{{content:attr(data-head) " ";color:var(--soft);font-size:.85em}}
+.llmb.llmb .llmb-table td[data-head]:has(br):before{{display:block}}
 }}
 </style>"""
 

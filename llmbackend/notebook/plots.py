@@ -43,9 +43,12 @@ def _on(axes: Any, width: float, height: float) -> Iterator[Any]:
         "xtick.color",
         "ytick.color",
     )
-    clear: Any = {"figure.facecolor": "none", "axes.facecolor": "none"}
+    # Made first, for it is the first figure that makes a notebook's pyplot interactive, which leaving the context would undo:
+    # then no later plot would be shown.
+    figure = pyplot.figure(figsize=(width, height), layout="constrained", facecolor="none")
+    clear: Any = {"axes.facecolor": "none"}
     with pyplot.rc_context(clear | dict.fromkeys(inked, INK)):
-        yield pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+        yield figure.subplots()
 
 
 def plot_evaluation(evaluation: Evaluation, axes: Any = None) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from jupyter_client.manager import run_kernel
 
 from llm_client import _NotebookBar
 from llmbackend import Answer, Job, LLMBackendClient, NotFound
@@ -119,3 +120,13 @@ def test_a_job_that_is_waited_for_is_drawn_in_place() -> None:
     assert "412 of 3,000 texts, 1,210/s, 2 min left" in shown[0]["text/plain"]
     assert "batch_embed" in shown[0]["text/html"]
     assert shown[1]["text/plain"].endswith("3 of 7 files, 412 chunks")
+
+
+def test_every_plot_is_shown_by_the_cell_that_makes_it() -> None:
+    cell = "from array import array; from llmbackend import Embeddings\nEmbeddings(array('f', [0, 1, 1, 0]), 2).plot();"
+    with run_kernel() as kernel:
+        for _ in range(2):
+            told: list[dict[str, Any]] = []
+            kernel.execute_interactive(cell, timeout=100, output_hook=told.append)
+            shown = [one["content"]["data"] for one in told if one["msg_type"] == "display_data"]
+            assert [set(one) for one in shown] == [{"image/png", "text/plain"}], told

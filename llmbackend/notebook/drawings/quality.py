@@ -14,6 +14,8 @@ from .values import drawing, titled, warned
 
 DROPPED = 5  # candidates that an explanation shows, of those that were dropped
 
+BEGINNING = 200  # letters of a candidate that an explanation has
+
 SCORES = (
     "dense",
     "sparse",
@@ -44,7 +46,7 @@ def _explanation(why: Explanation) -> Drawing:
                 scores += [muted(titled(name))]
         place: list[Line] = [Span("pill", str(one["collection"])), " "] if several else []
         place += [strong(f"{ending(str(one['document_id']))} #{one['chunk']}"), Break()]
-        place += [muted(shortened(read(str(one["text"])), 120))]
+        place += [muted(shortened(_begun(str(one["text"])), 120))]
         rows.append([str(one["number"] or ""), place, scores, titled(one["dropped"] or "")])
     faint = frozenset(number for number, one in enumerate(shown) if one["dropped"])
     more = len(why["candidates"]) - len(shown)
@@ -56,6 +58,11 @@ def _explanation(why: Explanation) -> Drawing:
         *([Paragraph(muted(f"and {more} more that were dropped"))] if more else []),
         *_timeline(why["ms"]),
     ]
+
+
+def _begun(text: str) -> str:
+    """A candidate's text, of which an explanation has only the beginning, without its marks."""
+    return read(text) + ("…" if len(text) >= BEGINNING else "")
 
 
 def _verdict(why: Explanation) -> Line:

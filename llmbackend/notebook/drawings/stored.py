@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_client import Record
 
+from ..markup import read
 from ..parts import (
     Bar,
     Break,
@@ -55,11 +56,12 @@ def _beside_id(document: Mapping[str, Any]) -> dict[str, Any]:
 
 @of_records_with("id", "chunks", "metadata", "text")
 def _document(document: Record) -> Drawing:
+    text = read(str(document["text"]))
     return [
         Paragraph(
             [strong(str(document["id"])), muted(f" · {plural(document['chunks'], 'chunk')}")],
         ),
-        *passage_of(str(document["text"]), str(document["text"])),
+        *passage_of(text, text),
         *metadata_of(document),
     ]
 
