@@ -252,7 +252,8 @@ def test_a_list_is_quoted_whole_with_all_sentences_of_its_items(asked: str, said
 def test_a_paragraph_is_quoted_with_the_list_that_follows_if_there_is_room() -> None:
     parts = units(TEMPLATES)
     with_list = written(TEMPLATES, parts, around(TEMPLATES, parts, 0, 12, 60), 60)
-    assert with_list.startswith("Templates save time") and with_list.endswith("Its name does not matter.")
+    assert with_list.startswith("Templates save time")
+    assert with_list.endswith("Its name does not matter.")
     alone = written(TEMPLATES, parts, around(TEMPLATES, parts, 0, 12, 20), 20)
     assert alone == "Templates save time for documents that are alike."
 
