@@ -146,6 +146,8 @@ def _as_written(word: str, text: str) -> bool:
 
 
 def _is_exact(word: str, first: bool) -> bool:
+    if word[1:].islower() and word.lower() in COMMON:
+        return False  # such as "What", which may begin a second sentence
     capital = any(letter.isupper() for letter in word[1:]) or (
         word[0].isupper() and len(word) > 1 and not first
     )

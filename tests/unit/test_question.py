@@ -121,3 +121,8 @@ def test_no_question_is_compared_with_texts_on_the_event_loop(
     finally:
         client.delete_collection("compared")
     assert where == {"__init__": {False}, "_share": {False}}
+
+
+def test_a_word_that_begins_a_second_sentence_is_no_name() -> None:
+    asked = Question("The pump of Bremen is slow. What helps? Please tell WHO.", ["The pump is slow."])
+    assert asked.unknown == ["Bremen", "WHO"]
