@@ -80,6 +80,19 @@ def point_id(namespace: uuid.UUID, document_id: str, content_hash: str, number: 
     return uuid.uuid5(namespace, f"{document_id}\0{content_hash}\0{number}")
 
 
+class Search(NamedTuple):
+    """A search of one index."""
+
+    text: str
+    vector: NDArray[np.float32] | None
+    """Of shape (dimension,); may be None in sparse mode only."""
+    mode: Mode
+    top_k: int
+    conditions: Sequence[Condition] = ()
+    weight: float = 1.0
+    """The weight of the dense list, relative to the sparse list's 1."""
+
+
 class Found(NamedTuple):
     """A search hit; a higher score is better."""
 
@@ -190,7 +203,7 @@ class VectorIndex(Protocol):
         index = engine.open(physical)
         index.upsert(chunks, vectors)                  # float32, shape (chunks, dimension)
         index.flush()                                  # a power cut before this may lose the write
-        index.search("reset button", vector, mode="hybrid", top_k=5)
+        index.search(Search("reset button", vector, "hybrid", top_k=5))
         index.close()                                  # by whoever opened it, when no call is running
 
     Methods block; call them in `threads`. Any number of reads may run at once, beside one write. Every method may raise
@@ -201,7 +214,7 @@ class VectorIndex(Protocol):
     def threads(self) -> Threads:
         """The threads to call its methods in."""
 
-    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+    def at_once(self, asked: Search) -> bool:
         """Return whether to run such a search on the event loop, because a thread would only add to its time."""
 
     def require_room(self, characters: int) -> None:
@@ -233,21 +246,8 @@ class VectorIndex(Protocol):
     def delete(self, document_ids: Sequence[str]) -> int:
         """Remove documents, and return how many of them existed."""
 
-    def search(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        *,
-        mode: Mode,
-        top_k: int,
-        conditions: Sequence[Condition] = (),
-        weight: float = 1.0,
-    ) -> list[Found]:
-        """Return the `top_k` best chunks that fit all conditions, best first.
-
-        `vector`, of shape (dimension,), may be None in sparse mode only. `weight` is that of the dense list, relative
-        to the sparse list's 1.
-        """
+    def search(self, asked: Search) -> list[Found]:
+        """Return the `top_k` best chunks that fit all conditions, best first."""
 
     def lists(
         self,

@@ -28,10 +28,10 @@ from .interface import (
     Found,
     Ids,
     List,
-    Mode,
     Page,
     Physical,
     Scored,
+    Search,
     Stored,
     VectorIndex,
     one_version,
@@ -104,7 +104,7 @@ class QdrantIndex(ABC):
 
     # What a subclass implements. Records have `id`, `payload` and `vector`; search hits also have a `score`.
 
-    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+    def at_once(self, asked: Search) -> bool:
         return False
 
     @abstractmethod
@@ -231,20 +231,13 @@ class QdrantIndex(ABC):
         )
         return there
 
-    def search(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        *,
-        mode: Mode,
-        top_k: int,
-        conditions: Sequence[Condition] = (),
-        weight: float = 1.0,
-    ) -> list[Found]:
-        limit = fusion.depth(top_k) if mode == "hybrid" else top_k
+    def search(self, asked: Search) -> list[Found]:
+        limit = depth_of(asked)
         for attempt in range(TRIES):
-            lists = self.lists(text, vector, LISTS[mode], limit, conditions, current=attempt > 0)
-            best = fusion.best(lists, weight, top_k)
+            lists = self.lists(
+                asked.text, asked.vector, LISTS[asked.mode], limit, asked.conditions, current=attempt > 0
+            )
+            best = fusion.best(lists, asked.weight, asked.top_k)
             chunks = one_version(self.chunks([point for point, _ in best]))
             if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
                 break
@@ -452,6 +445,11 @@ class QdrantIndex(ABC):
 
     def _condition(self, condition: Condition) -> Any:
         return condition_of(self._syntax, self._indexed, condition)
+
+
+def depth_of(asked: Search) -> int:
+    """Return how many points of each list a search needs."""
+    return fusion.depth(asked.top_k) if asked.mode == "hybrid" else asked.top_k
 
 
 _CURSOR = re.compile(r"(\d{1,19})([+-])(.*)")

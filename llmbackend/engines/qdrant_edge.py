@@ -29,7 +29,7 @@ from .edge_shard import config, kind_of, make_indexes
 from .edge_syntax import EdgeSyntax
 from .filters import Condition
 from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
-from .interface import Found, Layout, Mode, Physical, Scored, VectorIndex, one_version
+from .interface import Found, Layout, Physical, Scored, Search, VectorIndex, one_version
 from .qdrant import (
     DENSE,
     INDEXED_FIELDS,
@@ -42,8 +42,7 @@ from .qdrant import (
 from .qdrant_filters import are_indexed
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 WRITE_BATCH = 32
 IN_USE = "in-use"  # a file that is in the folder of an open shard
@@ -182,9 +181,9 @@ class EdgeIndex(QdrantIndex):
             shard.flush()
             shard.close()
 
-    def at_once(self, text: str, top_k: int, conditions: Sequence[Condition]) -> bool:
+    def at_once(self, asked: Search) -> bool:
         """True for short searches: Edge holds the interpreter's lock anyway, and the work around its call is short."""
-        return not conditions and top_k <= AT_ONCE and len(text) <= AT_ONCE_CHARACTERS
+        return not asked.conditions and asked.top_k <= AT_ONCE and len(asked.text) <= AT_ONCE_CHARACTERS
 
     def require_room(self, characters: int) -> None:
         self._disk.require(_COPIES * _BYTES * characters + UPDATE)
@@ -261,24 +260,16 @@ class EdgeIndex(QdrantIndex):
             return self.query(queries, limit, where)
         return self._filtering.nearest(queries, limit, where, conditions)
 
-    def search(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        *,
-        mode: Mode,
-        top_k: int,
-        conditions: Sequence[Condition] = (),
-        weight: float = 1.0,
-    ) -> list[Found]:
-        if mode != "hybrid" and not conditions and top_k <= LEAST_BATCH:
+    def search(self, asked: Search) -> list[Found]:
+        mode = asked.mode
+        if mode != "hybrid" and not asked.conditions and asked.top_k <= LEAST_BATCH:
             # With one list, these are the hits: reading their payloads in a second call would take longer.
-            given = self._vector(mode, text, vector)
-            [found] = self._queried([self._nearest_to(given)], top_k, payload=True)
+            given = self._vector(mode, asked.text, asked.vector)
+            [found] = self._queried([self._nearest_to(given)], asked.top_k, payload=True)
             hits = [Found(chunk_of(one.payload), one.score, {mode: one.score}) for one in found]
             if len(one_version({number: hit.chunk for number, hit in enumerate(hits)})) == len(hits):
                 return hits
-        return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
+        return super().search(asked)
 
     def about(self) -> int:
         """Return the number of chunks, without looking at each."""

@@ -27,7 +27,18 @@ from . import fusion
 from .bm25 import Sparse
 from .filters import Condition
 from .indexes import FieldType, Indexes, in_points
-from .interface import LISTS, Found, Layout, List, Mode, Physical, Scored, VectorIndex, one_version, point_id
+from .interface import (
+    LISTS,
+    Found,
+    Layout,
+    List,
+    Physical,
+    Scored,
+    Search,
+    VectorIndex,
+    one_version,
+    point_id,
+)
 from .qdrant import (
     DENSE,
     HNSW_EF_CONSTRUCT,
@@ -38,6 +49,7 @@ from .qdrant import (
     Point,
     QdrantIndex,
     chunk_of,
+    depth_of,
 )
 from .qdrant_connection import Ask, Connection, Result
 from .qdrant_limits import Limits
@@ -436,50 +448,34 @@ class QdrantServerIndex(QdrantIndex):
         """Whether searches exclude superseded points: while there are some, that costs less than searching again."""
         return self._sweeping.is_due and self._limits.conditions is None
 
-    def search(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        *,
-        mode: Mode,
-        top_k: int,
-        conditions: Sequence[Condition] = (),
-        weight: float = 1.0,
-    ) -> list[Found]:
-        limit = fusion.depth(top_k) if mode == "hybrid" else top_k
-        along = mode != "hybrid" or limit * self._characters <= ALONG  # a single list consists of the hits
+    def search(self, asked: Search) -> list[Found]:
+        limit = depth_of(asked)
+        along = (
+            asked.mode != "hybrid" or limit * self._characters <= ALONG
+        )  # a single list consists of the hits
         if along and limit <= self._within(limit):
-            hits = self._search(text, vector, mode, limit, top_k, conditions, weight)
+            hits = self._search(asked, limit)
             if hits is not None:
                 return hits
-        return super().search(text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight)
+        return super().search(asked)
 
-    def _search(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        mode: Mode,
-        limit: int,
-        top_k: int,
-        conditions: Sequence[Condition],
-        weight: float,
-    ) -> list[Found] | None:
+    def _search(self, asked: Search, limit: int) -> list[Found] | None:
         """Search in one round trip, reading payloads with the lists. Returns None if another search is needed."""
-        where = self._where(conditions, current=self._passes_over)
-        asked = {name: self._vector(name, text, vector) for name in LISTS[mode]}
+        where = self._where(asked.conditions, current=self._passes_over)
+        vectors = {name: self._vector(name, asked.text, asked.vector) for name in LISTS[asked.mode]}
         answers = threads.side_by_side(
-            *(partial(self._query, one, limit, where, payload=True) for one in asked.values())
+            *(partial(self._query, one, limit, where, payload=True) for one in vectors.values())
         )
         points = {point.id: point.payload for points in answers for point in points}
         lists = {
             name: [(point.id, point.score) for point in points]
-            for name, points in zip(asked, answers, strict=True)
+            for name, points in zip(vectors, answers, strict=True)
         }
-        best = fusion.best(lists, weight, top_k)
+        best = fusion.best(lists, asked.weight, asked.top_k)
         chunks = [chunk_of(points[point]) for point, _ in best]
         if any(chunk.superseded for chunk in chunks) or len(one_version(dict(enumerate(chunks)))) < len(best):
             return None
-        if mode != "hybrid" and len(best) < top_k:  # some may just have been deleted
+        if asked.mode != "hybrid" and len(best) < asked.top_k:  # some may just have been deleted
             return None
         if chunks:
             characters = [len(chunk.text) + len(repr(chunk.metadata)) for chunk in chunks]

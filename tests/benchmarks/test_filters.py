@@ -18,7 +18,7 @@ import pytest
 from llmbackend.engines.edge_build import _build
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.indexes import Indexes
-from llmbackend.engines.interface import LISTS, Chunk, Layout, Mode
+from llmbackend.engines.interface import LISTS, Chunk, Layout, Mode, Search
 from llmbackend.engines.qdrant_edge import EdgeIndex
 from llmbackend.knowledge.collections.index_building import GROWN
 
@@ -86,7 +86,9 @@ Asked = tuple[str, Any]
 
 def _search(index: EdgeIndex, asked: Asked, mode: Mode, filters: dict[str, Any] | None = None) -> list[Any]:
     text, vector = asked
-    found: list[Any] = index.search(text, vector, mode=mode, top_k=TOP, conditions=conditions(filters))
+    found: list[Any] = index.search(
+        Search(text, vector, mode=mode, top_k=TOP, conditions=conditions(filters))
+    )
     return found
 
 

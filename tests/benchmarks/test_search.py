@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from llmbackend import LLMBackendClient
 from llmbackend.access.names import QualifiedName
 from llmbackend.engines.fusion import depth
-from llmbackend.engines.interface import Chunk
+from llmbackend.engines.interface import Chunk, Search
 from llmbackend.engines.qdrant import DENSE, SPARSE
 from llmbackend.engines.qdrant_edge import EdgeIndex
 from llmbackend.knowledge.collections.index_building import GROWN
@@ -202,6 +202,6 @@ def _recall(collection: Any, corpus: Corpus) -> float:
             )
         )
         nearest = {point.payload["document_id"] for point in exact}
-        hits = index.search("", vector, mode="dense", top_k=TOP)
+        hits = index.search(Search("", vector, mode="dense", top_k=TOP))
         found += len(nearest & {hit.chunk.document_id for hit in hits})
     return found / (QUERIES * TOP)

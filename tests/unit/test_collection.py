@@ -18,7 +18,7 @@ from llmbackend import BackendError, NotFound
 from llmbackend.access.names import QualifiedName
 from llmbackend.engines import qdrant_edge
 from llmbackend.engines.filters import conditions
-from llmbackend.engines.interface import Chunk, Physical, VectorIndex
+from llmbackend.engines.interface import Chunk, Physical, Search, VectorIndex
 from llmbackend.engines.qdrant_edge import IN_USE, EdgeIndex, QdrantEdge
 from llmbackend.inference.cached_embedder import CachedEmbedder
 from llmbackend.inference.static_vectors import StaticEmbedder
@@ -154,7 +154,7 @@ def test_a_short_search_is_done_on_the_event_loop(
             ("text", 5, {"year": 2026}, False),
         ):
             found = await collection.search(
-                text, None, mode="sparse", top_k=top_k, conditions=conditions(where)
+                Search(text, None, mode="sparse", top_k=top_k, conditions=conditions(where))
             )
             assert len(found) == (not where)
             assert (searched.pop() == here) == at_once
@@ -406,7 +406,7 @@ def test_opening_many_chunks_is_left_to_another_process(
     async def killed_and_searched(before: Path, again: int) -> Path:
         some = collections()
         collection = await some.get(QualifiedName("default", "a"))
-        hits = await collection.search("Machine 7.", None, mode="sparse", top_k=1)
+        hits = await collection.search(Search("Machine 7.", None, mode="sparse", top_k=1))
         assert [hit.chunk.document_id for hit in hits] == ["d7"]
         assert await collection.count() == (MANY, MANY), "what has no first chunk is gone"
         after = tmp_path / collection.manifest.physical_collection.id

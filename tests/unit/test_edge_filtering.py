@@ -15,7 +15,7 @@ import pytest
 
 from llmbackend.engines import bm25, edge_filtering
 from llmbackend.engines.filters import conditions
-from llmbackend.engines.interface import Chunk, Layout, Physical
+from llmbackend.engines.interface import Chunk, Layout, Physical, Search
 from llmbackend.engines.qdrant_edge import QdrantEdge
 
 VALUES: list[Any] = [
@@ -65,7 +65,7 @@ def _write(index: Any, documents: dict[str, dict[str, Any]], digest: str = "h") 
 
 def _found(index: Any, filters: dict[str, Any], mode: Any = "dense", top_k: int = 1000) -> set[str]:
     where = conditions(filters)
-    hits = index.search("text", np.ones(2, np.float32), mode=mode, top_k=top_k, conditions=where)
+    hits = index.search(Search("text", np.ones(2, np.float32), mode=mode, top_k=top_k, conditions=where))
     return {hit.chunk.document_id for hit in hits}
 
 
@@ -179,7 +179,7 @@ def test_however_many_fit_the_best_of_them_are_found(
 
         def ranked(index: Any = index, where: Any = where) -> list[str]:
             found = index.search(
-                "text d4 d50", np.ones(2, np.float32), mode="dense", top_k=5, conditions=where
+                Search("text d4 d50", np.ones(2, np.float32), mode="dense", top_k=5, conditions=where)
             )
             return [hit.chunk.document_id for hit in found]
 

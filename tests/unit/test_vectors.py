@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from llmbackend import BackendError, InvalidRequest
 from llmbackend.engines import bm25, edge_filtering, qdrant_edge
 from llmbackend.engines.filters import conditions
-from llmbackend.engines.interface import Chunk, Layout, Physical, VectorEngine, VectorIndex
+from llmbackend.engines.interface import Chunk, Layout, Physical, Search, VectorEngine, VectorIndex
 from llmbackend.engines.qdrant import QdrantIndex
 from llmbackend.engines.qdrant_edge import EdgeIndex, QdrantEdge
 from llmbackend.engines.qdrant_server import QdrantServer
@@ -50,7 +50,7 @@ def _write(index: VectorIndex, chunks: list[Chunk]) -> None:
 
 
 def _everything(index: VectorIndex) -> set[tuple[str, str, int]]:
-    found = index.search("", _vectors(1)[0], mode="dense", top_k=1000)
+    found = index.search(Search("", _vectors(1)[0], mode="dense", top_k=1000))
     return {(chunk.document_id, chunk.hash, chunk.number) for chunk, *_ in found}
 
 
@@ -117,12 +117,12 @@ def test_edge_gives_way_before_each_point_that_it_makes(
 def test_what_is_written_is_found_and_counted(index: VectorIndex) -> None:
     _write(index, _document("a", "v1", "a red button") + _document("b", "v1", "thirty days of vacation"))
     assert index.count() == (2, 4)
-    best = index.search("vacation days", None, mode="sparse", top_k=1)[0]
+    best = index.search(Search("vacation days", None, mode="sparse", top_k=1))[0]
     assert best.chunk.document_id == "b"
     assert best.chunk.total == 2
-    dense = index.search("", _vectors(1)[0], mode="dense", top_k=3)
+    dense = index.search(Search("", _vectors(1)[0], mode="dense", top_k=3))
     assert [found.score for found in dense] == sorted((found.score for found in dense), reverse=True)
-    assert len(index.search("vacation days", _vectors(1)[0], mode="hybrid", top_k=3)) == 3
+    assert len(index.search(Search("vacation days", _vectors(1)[0], mode="hybrid", top_k=3))) == 3
 
 
 def test_writing_again_changes_nothing(index: VectorIndex) -> None:
@@ -319,7 +319,9 @@ def described(
 def test_filters_select_on_metadata(
     described: VectorIndex, mode: Any, filters: dict[str, Any], expected: set[str]
 ) -> None:
-    found = described.search("text", _vectors(1)[0], mode=mode, top_k=10, conditions=conditions(filters))
+    found = described.search(
+        Search("text", _vectors(1)[0], mode=mode, top_k=10, conditions=conditions(filters))
+    )
     assert {chunk.document_id for chunk, *_ in found} == expected
     for chunk, *_ in found:
         assert chunk.metadata == METADATA[chunk.document_id], "metadata come back as given"
@@ -332,7 +334,7 @@ def test_a_number_beyond_the_engine_is_the_callers_mistake(
     described: VectorIndex, filters: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidRequest, match="'n'"):
-        described.search("text", None, mode="sparse", top_k=1, conditions=conditions(filters))
+        described.search(Search("text", None, mode="sparse", top_k=1, conditions=conditions(filters)))
 
 
 def test_four_threads_write_while_two_search(index: VectorIndex) -> None:
@@ -346,7 +348,7 @@ def test_four_threads_write_while_two_search(index: VectorIndex) -> None:
     def search() -> int:
         searches = 0
         while not done.is_set() or not searches:
-            index.search("a text", _vectors(1)[0], mode="hybrid", top_k=5)
+            index.search(Search("a text", _vectors(1)[0], mode="hybrid", top_k=5))
             index.count()
             searches += 1
         return searches
@@ -532,9 +534,9 @@ def test_deleting_removes_versions_without_a_head_too(index: VectorIndex) -> Non
 
 def test_a_query_without_words_finds_by_its_vector_alone(index: VectorIndex) -> None:
     _write(index, _document("a", "v1"))
-    assert index.search("…?", None, mode="sparse", top_k=3) == []
-    hybrid = index.search("…?", _vectors(1)[0], mode="hybrid", top_k=3)
-    dense = index.search("…?", _vectors(1)[0], mode="dense", top_k=3)
+    assert index.search(Search("…?", None, mode="sparse", top_k=3)) == []
+    hybrid = index.search(Search("…?", _vectors(1)[0], mode="hybrid", top_k=3))
+    dense = index.search(Search("…?", _vectors(1)[0], mode="dense", top_k=3))
     assert [found.chunk for found in hybrid] == [found.chunk for found in dense]
     assert hybrid[0].score < dense[0].score
 
@@ -553,7 +555,7 @@ def test_both_engines_rank_alike(tmp_path: Path) -> None:
         index = _made(_engine(kind, tmp_path))
         _write(index, chunks)
         for mode in ("hybrid", "dense", "sparse"):
-            found = index.search("press a button", last, mode=mode, top_k=3)  # type: ignore[arg-type]
+            found = index.search(Search("press a button", last, mode=mode, top_k=3))  # type: ignore[arg-type]
             ranked.append([(chunk.document_id, pytest.approx(score, rel=1e-3)) for chunk, score, _ in found])
         index.close()
     assert ranked[:3] == ranked[3:]
@@ -583,7 +585,7 @@ def test_a_filter_looked_up_in_parts_finds_what_it_finds_at_once(
 
     def found(lookups: int) -> dict[str, float]:
         index._filtering._lookups = lookups
-        hits = index.search("router button", query, mode=mode, top_k=40, conditions=where)
+        hits = index.search(Search("router button", query, mode=mode, top_k=40, conditions=where))
         assert all(hit.chunk.metadata["team"] in teams for hit in hits)
         return {hit.chunk.document_id: hit.score for hit in hits}
 

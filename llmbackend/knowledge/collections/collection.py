@@ -18,7 +18,7 @@ from ...engines.indexes import FieldType, needed
 from ...engines.interface import (
     Chunk,
     Found,
-    Mode,
+    Search,
     VectorIndex,
     damaged,
     gone,
@@ -106,23 +106,9 @@ class Collection(CurrentIndex):
 
     # Reading
 
-    async def search(
-        self,
-        text: str,
-        vector: NDArray[np.float32] | None,
-        *,
-        mode: Mode,
-        top_k: int,
-        conditions: Sequence[Condition] = (),
-        weight: float = 1.0,
-    ) -> list[Found]:
+    async def search(self, asked: Search) -> list[Found]:
         """Return the `top_k` best chunks, best first; see `VectorIndex.search`."""
-        return await self._call(
-            lambda index: index.search(
-                text, vector, mode=mode, top_k=top_k, conditions=conditions, weight=weight
-            ),
-            lambda index: index.at_once(text, top_k, conditions),
-        )
+        return await self._call(lambda index: index.search(asked), lambda index: index.at_once(asked))
 
     lists = _awaited(VectorIndex.lists)
     chunks = _awaited(VectorIndex.chunks)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ... import threads
 from ...engines import fusion
 from ...engines.filters import Condition
-from ...engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, one_version
+from ...engines.interface import LISTS, TRIES, Chunk, Found, List, Mode, Search, one_version
 from ...errors import InvalidRequest
 from ...inference.cached_embedder import CachedEmbedder
 from ...inference.embeddings import spelt
@@ -124,9 +124,8 @@ class Query:
         collection = self.collections[0]
         if len(self.collections) > 1 or self.ahead:
             return await self._together(limit)
-        found = await collection.search(
-            self.text, self.vector, mode=self.mode, top_k=limit, conditions=self.where, weight=self.weight
-        )
+        asked = Search(self.text, self.vector, self.mode, limit, self.where, self.weight)
+        found = await collection.search(asked)
         name = collection.name
         return [Candidate.of(name, one) for one in found]
 
