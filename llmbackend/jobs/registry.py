@@ -44,7 +44,6 @@ class JobType:
     access_needed: Callable[[Mapping[str, Any]], AccessNeeded] | None = None
     """The access needed by given params, if `rights` and `asks` do not cover it."""
     tidy: Tidy | None = None
-    """Removes leftovers of jobs that will not continue; called after each attempt, and now and then."""
     """Called after each attempt, and from time to time, to remove leftovers of jobs that will not continue."""
 
 
