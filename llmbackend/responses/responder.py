@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,15 +34,13 @@ from . import images, store, tool_emulation, translation
 from .building import Building, Event, search_results
 from .grounding import Cited, grounded
 from .response_object import FOUND, begun, new_id
+from .steps import Step, answering, citing, completing, feeding, ran, thinking
 from .store import Stored
 from .translation import Item
 
 _DAY = 86400
 _PRUNING = 3600.0
 """Seconds between removals of old responses."""
-
-Step = Callable[[Building], Iterator[Event]]
-"""Turns what came from a model or a search into events."""
 
 
 class Runs(Protocol):
@@ -219,7 +217,7 @@ class Responder:
                     raise
         told, said_of_images = images.in_words(turns, call.building.response["model"] or "the chat model")
         if said_of_images is not None:
-            yield _completing(tool_emulation.saying(said_of_images))
+            yield completing(tool_emulation.saying(said_of_images))
             return
         async with aclosing(self._completed(call, told, stream)) as steps:
             async for step in steps:
@@ -242,15 +240,15 @@ class Responder:
             if "tools" in asked and not takes_tools:
                 asked, said = await tool_emulation.emulated(self._chat, self._answering.judge, asked)
                 if said is not None:
-                    yield _completing(said)
+                    yield completing(said)
                     return
             try:
                 if not stream:
-                    yield _completing(await self._chat.complete(asked))
+                    yield completing(await self._chat.complete(asked))
                     return
                 async with aclosing(self._chunks(asked)) as chunks:
                     async for chunk in chunks:
-                        yield _feeding(chunk)
+                        yield feeding(chunk)
                 return
             except InvalidRequest as error:
                 if "tools" in asked and takes_no_tools(error):
@@ -276,11 +274,11 @@ class Responder:
         asked = translation.passed_on(call.request, call.input)
         if not stream:
             if (completion := await route.complete(asked)) is not None:
-                yield _completing(completion)
+                yield completing(completion)
             return
         async with aclosing(route.stream(asked)) as chunks:
             async for chunk in chunks:
-                yield _feeding(chunk)
+                yield feeding(chunk)
 
     async def _read(self, asked: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Stream a chat about passages. If the model takes no images, they are put in words: the passages
@@ -309,7 +307,7 @@ class Responder:
         """Answer as rag_query does. If `results` is not None, the search is shown as a tool call; if True,
         with its results."""
         async for item in self._answering.piecewise(asked):
-            yield _answering(item, asked.question, results)
+            yield answering(item, asked.question, results)
 
     async def _run(self, call: Call) -> AsyncGenerator[Step, None]:
         """Run an agent; its tool calls are shown as reasoning."""
@@ -327,17 +325,15 @@ class Responder:
             elif functions:
                 chat = translation.chat(request.model_copy(update={"model": None}), call.turns)
                 if said := (await tool_emulation.emulated(self._chat, self._answering.judge, chat))[1]:
-                    yield _completing(said)
+                    yield completing(said)
                     return
             events = self.agents.events(task)
         async with aclosing(events):
             async for event in events:
                 if event["type"] == "tool_call":
-                    yield _thinking(
-                        f"{event['tool']}({json.dumps(event['arguments'], ensure_ascii=False)})\n"
-                    )
+                    yield thinking(f"{event['tool']}({json.dumps(event['arguments'], ensure_ascii=False)})\n")
                 elif event["type"] == "done":
-                    yield _ran(await self._shaped(request, event["run"]))
+                    yield ran(await self._shaped(request, event["run"]))
 
     async def _shaped(self, request: RespondRequest, run: dict[str, Any]) -> dict[str, Any]:
         """The run with its answer as JSON, if the request asks for JSON and the agent has no output of its own."""
@@ -398,7 +394,7 @@ class Responder:
             if "tools" in chat and (
                 said := (await tool_emulation.emulated(self._chat, self._answering.judge, chat))[1]
             ):
-                yield _completing(said)
+                yield completing(said)
                 return
             async for step in self._answered(asked, results=with_results):
                 yield step
@@ -428,8 +424,8 @@ class Responder:
             cited = Cited(chunks, count, self._answering.links)
             async with aclosing(cited.chunks()) as checked:
                 async for chunk in checked:
-                    yield _feeding(chunk)
-        yield _citing(cited.cited)
+                    yield feeding(chunk)
+        yield citing(cited.cited)
 
     # Storing
 
@@ -473,64 +469,6 @@ def _no_item(item_id: str) -> NotFound:
         f"input: there is no item {item_id!r}: its response was not stored; send the item itself",
         details={"item": item_id},
     )
-
-
-def _completing(completion: dict[str, Any]) -> Step:
-    return lambda building: building.complete(completion)
-
-
-def _feeding(chunk: dict[str, Any]) -> Step:
-    return lambda building: building.feed(chunk)
-
-
-def _thinking(thoughts: str) -> Step:
-    return _feeding({"choices": [{"delta": {"reasoning_content": thoughts}}]})
-
-
-def _ran(run: dict[str, Any]) -> Step:
-    """An agent's finished run, as text; a structured output as JSON. A run stopped at a limit counts as cut off."""
-
-    def tell(building: Building) -> Iterator[Event]:
-        if run["status"] == "needs_approval":
-            yield from building.asks(run["run_id"], run["pending"])
-            yield from building.feed({"usage": run["usage"]})
-            return
-        text = run["answer"]
-        if run["output"] is not None:  # in JSON, brackets are not citations
-            text = json.dumps(run["output"], ensure_ascii=False)
-        else:
-            building.sources, building.cited = run["sources"], run["citations"]
-        reason = "length" if run["status"] == "stopped" else "stop"
-        yield from building.feed(
-            {"choices": [{"delta": {"content": text}, "finish_reason": reason}], "usage": run["usage"]}
-        )
-
-    return tell
-
-
-def _citing(cited: Sequence[int]) -> Step:
-    def tell(building: Building) -> Iterator[Event]:
-        building.cited = cited
-        return iter(())
-
-    return tell
-
-
-def _answering(item: dict[str, Any], question: str, results: bool | None) -> Step:
-    """One event of `Answering.piecewise`."""
-
-    def tell(building: Building) -> Iterator[Event]:
-        if "sources" in item:
-            building.sources = item["sources"]
-            if results is not None:
-                yield from building.searched([question], search_results(item["sources"]) if results else None)
-        elif "delta" in item:
-            yield from building.feed({"choices": [{"delta": {"content": item["delta"]}}]})
-        else:
-            building.cited = item["answer"]["citations"]
-            yield from building.feed({"usage": item["answer"]["usage"]})
-
-    return tell
 
 
 def _query(tool: ResponseTool, question: str, history: Sequence[Any]) -> RagQueryRequest:
