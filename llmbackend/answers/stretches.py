@@ -19,6 +19,9 @@ from .units import Unit
 
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # but no non-breaking spaces, as inside numbers
 
+_BEGUN = re.compile(r"\s*(?:<[a-z/][^<>]{0,500}|!?\[[^\[\]]{0,300}(?:\]\([^()]{0,500})?)\Z", re.IGNORECASE)
+"""A tag or link that is not finished."""
+
 ROOM = 1.25
 """The factor by which a stretch may exceed its words to finish its paragraph."""
 
@@ -235,4 +238,5 @@ def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) 
         return said
     # One endless sentence or row.
     *_, last_word = [*re.finditer(r"\S+", said)][:most]
-    return said[: min(last_word.end(), 7 * most)] + " …"
+    cut = said[: min(last_word.end(), 7 * most)]
+    return (_BEGUN.sub("", cut) or cut) + " …"

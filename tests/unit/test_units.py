@@ -265,3 +265,16 @@ def test_of_a_long_list_whole_items_are_quoted() -> None:
     said = written(text, parts, around(text, parts, best, 30, 40), 40)
     assert all(line.startswith("* Number") and line.endswith("words.") for line in said.splitlines())
     assert len(said.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('A b c d <a href="https://host.example/page x">linked words</a> and more', "A b c d …"),
+        ("A b c d [some more words](https://host.example) and more", "A b c d …"),
+        ("A b c d (e f g h i) and more", "A b c d (e …"),
+        ("A < b c d e f", "A < b c d …"),
+    ],
+)
+def test_no_tag_or_link_is_cut_in_two(text: str, said: str) -> None:
+    assert written(text, units(text), range(len(units(text))), 5) == said
