@@ -140,6 +140,9 @@ def _rebuilt(value: Any) -> Any:
     module, name = type(value).__module__.partition(".")[0], type(value).__name__
     if name == "DataFrame" and module == "pandas" and not value.columns.is_unique:
         return type(value), (value.values.tolist(), None, list(value.columns))
+    if name == "DataFrame" and module == "pandas" and (names := [one for one in value.index.names if one]):
+        inside = set(names) <= set(value.columns)
+        return operator.methodcaller("set_index", names, drop=not inside), (value.reset_index(drop=inside),)
     if name == "DataFrame" and module in ("pandas", "polars"):
         return type(value), ({column: list(value[column]) for column in value.columns},)
     if name == "LazyFrame" and module == "polars":
