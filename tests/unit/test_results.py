@@ -372,7 +372,7 @@ RESULTS = {
     "Evaluation": schemas.Evaluation,
 }
 NOT_TOLD = {"ModelInfo": {"object"}}
-MADE_HERE = {"IngestReport": {"columns"}}
+MADE_HERE = {"IngestReport": {"columns"}, "Evaluation": {"warnings"}}
 
 
 def _fields(kind: type) -> set[str]:
