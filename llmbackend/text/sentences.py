@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 
 from . import scanning
 from .words import is_run, pairs, plain, words
@@ -50,10 +49,14 @@ def _of_prose(text: str, begin: int, end: int) -> list[tuple[int, int]]:
         begin += len(said := text[begin:end]) - len(said.lstrip())
     if end < len(text):
         end -= len(said := text[begin:end]) - len(said.rstrip())
-    found = scanning.matches(_BOUNDARY, text, begin, end)
-    cuts = [begin, *(place for match in found for place in match.span()), end]
-    spans = list(pairwise(cuts))[::2]
-    return [(start, stop) for start, stop in spans if text[start:stop].strip()]
+    spans: list[tuple[int, int]] = []
+    for match in scanning.matches(_BOUNDARY, text, begin, end):
+        if text[begin : match.start()].strip():
+            spans.append((begin, match.start()))
+        begin = match.end()
+    if text[begin:end].strip():
+        spans.append((begin, end))
+    return spans
 
 
 def stems(text: str) -> set[str]:
