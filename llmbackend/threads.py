@@ -26,6 +26,9 @@ from .turns import Places
 
 CORES = os.cpu_count() or 2
 
+REST = 0.1
+"""The longest rest, in seconds: enough for others to get their turns on the event loop."""
+
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
@@ -35,13 +38,18 @@ _PlacesOfLoop = WeakKeyDictionary[asyncio.AbstractEventLoop, Places]
 class Threads:
     """At most `most` threads at a time on each event loop; if none is free, projects take turns (turns.py)."""
 
-    def __init__(self, most: int, *, gives_way: bool = False, releases: bool = False) -> None:
+    def __init__(
+        self, most: int, *, gives_way: bool = False, releases: bool = False, rests: bool = False
+    ) -> None:
         """With `gives_way`, large work does not begin while small requests are at work; these have `most` threads more.
 
-        `releases` tells that the work releases the interpreter's lock most of the time.
+        `releases` tells that the work releases the interpreter's lock most of the time. With `rests`, a thread is free
+        again only after as long as it was at work, at most REST: such work holds the lock for long, and others need it in
+        between.
         """
         self.most = most
         self._releases = releases
+        self._rests = rests
         self._gives_way = gives_way
         self._places: _PlacesOfLoop = WeakKeyDictionary()
         self._of_small: _PlacesOfLoop = WeakKeyDictionary()  # of small requests
@@ -70,13 +78,17 @@ class Threads:
         answer: asyncio.Future[_Result] = loop.create_future()
         places = self._on(loop, of_loop)
         await places.take(tracing.project())
+        began = loop.time()
         try:
             with CancelScope(shield=not abandon_on_cancel):
                 _Worker.begin(partial(_tell_loop, loop, answer), self._run, (work, *args))
                 await answer
             return answer.result()
         finally:
-            places.give_back()
+            if self._rests:
+                loop.call_later(min(loop.time() - began, REST), places.give_back)
+            else:
+                places.give_back()
 
     def _run(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
         _slice.releases = self._releases
@@ -405,6 +417,10 @@ files = Threads(16)
 
 engine = Threads(64)
 """The vector engine in this process. A collection gets at most a share of these (current_index.py)."""
+
+opening = Threads(1, rests=True)
+"""Making and opening indexes of the vector engine in this process. Each takes some ten milliseconds, and the disk's time,
+with the interpreter's lock held: hundreds at once would leave nothing to others for a minute."""
 
 network = Threads(64)
 """Servers with blocking clients: Qdrant. A collection gets at most a share, as of `engine`."""

@@ -17,6 +17,7 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from .. import threads
 from ..errors import BackendError, InvalidRequest
 from ..schemas import Hit
+from ..text import scanning
 from ..text.sentences import sentences, stems
 from .citing import cited
 from .orchestration import by_tools, finished
@@ -33,9 +34,13 @@ FIXED_PLAN = (
 _ASKS = (
     r"(?:how|what|when|where|which|who|whom|whose|why|does|do|did|is|are|was|were|can|may|must|should|will)"
 )
-_PARTS = re.compile(rf"(?<=[?;])\s+|,?\s+and\s+(?={_ASKS}\b)", re.IGNORECASE)
-_NUMBER = re.compile(r"(\d[\d.,]*)\s*([^\W\d_]{3,})")
+# White space is matched from its beginning only, else each of its characters would be tried.
+_PARTS = re.compile(rf"(?<=[?;])\s++|(?:,|(?<!\s)(?=\s))\s++and\s++(?={_ASKS}\b)", re.IGNORECASE)
+_NUMBER = re.compile(r"(\d[\d.,]{0,30})\s{0,9}([^\W\d_]{3,})")
 _MARK = re.compile(r"\[\d+\]")
+
+MOST_PARTS = 8
+"""The most sub-questions of a question."""
 
 LEFT_OUT = 50
 """The most sentences without a source that the notes list one by one."""
@@ -179,8 +184,21 @@ class FixedPlan(Workflow):
 
 def parts_of(question: str) -> list[str]:
     """A question's sub-questions, by its wording."""
-    found = [part.strip() for part in _PARTS.split(question) if part and part.strip(" ?;")]
-    return list(dict.fromkeys(found))[:8] or [question]
+    parts: dict[str, None] = {}
+    begin = 0
+    for found in scanning.matches(_PARTS, question):
+        _add(parts, question[begin : found.start()])
+        if len(parts) == MOST_PARTS:
+            break
+        begin = found.end()
+    else:
+        _add(parts, question[begin:])
+    return list(parts) or [question]
+
+
+def _add(parts: dict[str, None], part: str) -> None:
+    if part.strip(" ?;"):
+        parts[part.strip()] = None
 
 
 def _without_heading(answer: str) -> str:

@@ -23,7 +23,7 @@ OPENING, INTRODUCED = 6000, 1500
 _CONTRACT = re.compile(r"\b(?:agreement|contract|lease|licen[cs]e|amendment|addendum|memorandum of understanding)\b", re.I)
 _BETWEEN = re.compile(r"\b(?:between|among)\b", re.I)
 _RECITALS = re.compile(
-    r"\bW\s?I\s?T\s?N\s?E\s?S|\bWHEREAS\b|\b(?:Recitals?|RECITALS?)\b|\bNOW,? THEREFORE\b|\n\s*1\.\s")
+    r"\bW\s?I\s?T\s?N\s?E\s?S|\bWHEREAS\b|\b(?:Recitals?|RECITALS?)\b|\bNOW,? THEREFORE\b|\n\s{0,40}1\.\s")
 _PARTY = re.compile(
     r"(?:\b(?:between|among|and)\b|[:;]|\(\w\))[\s,*]*"
     r"(?P<name>[A-Z0-9][\w&.'’\-]*(?:,?\s(?:[A-Z0-9&][\w&.'’\-]*|of|the|for|de|von|d/b/a)){0,9}\.?)"
@@ -35,7 +35,7 @@ _DATE = re.compile(
     rf"(?:{_MONTHS}),?\s+(?:19|20)\d\d|(?:19|20)\d\d-[01]\d-[0-3]\d)\b")
 _AMOUNT = re.compile(
     r"(?:(?:US|U\.S\.|CA|A)?\$|€|£|\b(?:USD|EUR|GBP|CHF)\s?)\s?\d[\d,]*(?:\.\d+)?(?:\s(?:thousand|million|billion))?"
-    r"|\b\d[\d,.]*\d\s(?:USD|EUR|GBP|CHF|U\.S\. dollars|dollars|euros?)\b")
+    r"|\b\d[\d,.]{0,30}\d\s(?:USD|EUR|GBP|CHF|U\.S\. dollars|dollars|euros?)\b")
 _DUTY = re.compile(
     r"^(?:(?:Each|Either|Neither|The|Both) )?(?P<who>[A-Z][\w&'’\- ]{1,40}?) (?:shall|must|agrees? to|undertakes? to|will) "
     r"(?!be (?:deemed|construed|governed)|mean\b|have the meaning)")

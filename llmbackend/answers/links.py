@@ -68,7 +68,7 @@ _BARE_BEGUN = re.compile(
     r"|(?:https?|ftps?)://\[[^\[\]\s]{0,60}|//[\w-]{0,63})\Z",
     _FLAGS,
 )
-_AFTER_ADDRESS = re.compile(r"[.,;:!?*_~]+\Z")
+_AFTER_ADDRESS = re.compile(r"(?<![.,;:!?*_~])[.,;:!?*_~]+\Z")
 _HREF = re.compile(r"\bhref\s*=\s*[\"']?([^\s\"'>]+)", re.IGNORECASE)
 
 _LIVE = re.compile(rf"(?P<mark>{MARKED})|{LIKE_ONE}|\](?=[(:])|!(?=\[)|<(?=[a-z/!?])", _FLAGS)

@@ -341,13 +341,15 @@ class Layout(NamedTuple):
 
 
 class VectorEngine(Protocol):
-    """Makes, opens and removes indexes. Methods block; call them in `threads`. They raise BackendError."""
+    """Makes, opens and removes indexes. Methods block; call them in threads. They raise BackendError."""
 
     name: str
     shared: bool
     """Whether other processes may write to its indexes."""
     threads: Threads
     """The threads to call its methods in, and those of its indexes."""
+    opening: Threads
+    """The threads to call `create` and `open` in."""
     options: Mapping[str, Any] | None
     """Default options of new indexes; None if the engine takes no options."""
 

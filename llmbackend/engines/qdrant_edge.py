@@ -69,6 +69,7 @@ class QdrantEdge:
 
     name = "edge"
     shared = False
+    opening = threads.opening
     threads = threads.engine
     options: Mapping[str, Any] | None = None
 

@@ -93,7 +93,7 @@ class QdrantServer:
 
     name = "qdrant"
     shared = True
-    threads = threads.network
+    threads = opening = threads.network
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -61,6 +62,13 @@ table = Table(
 )
 
 
+_WITHOUT_PARAMS = [column for column in table.c if column.name != "params"]
+"""Those of many schedules at once may be gigabytes."""
+
+LARGE = 4 * 2**20
+"""Characters of an owner's params after which others' writes have their turn."""
+
+
 def next_after(cron: str, timezone: str, moment: float) -> float:
     """When a cron expression is next due in a time zone, after `moment`. Raises InvalidRequest."""
     from cronsim import CronSim, CronSimError
@@ -111,7 +119,7 @@ def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger
 def listed(connection: Connection, caller: Caller) -> list[Schedule]:
     """The schedules of the caller's project; for the administrator, of all projects."""
     reach = () if caller.reach is None else (table.c.owner == caller.reach,)
-    found = connection.execute(select(table).where(*reach).order_by(table.c.owner, table.c.name))
+    shown = select(*_WITHOUT_PARAMS).where(*reach).order_by(table.c.owner, table.c.name)
     return [
         Schedule(
             name=QualifiedName(row.owner, row.name).shown_to(caller),
@@ -122,7 +130,7 @@ def listed(connection: Connection, caller: Caller) -> list[Schedule]:
             next_at=stamp(row.next_at),
             error=row.error,
         )
-        for row in found
+        for row in connection.execute(shown)
     ]
 
 
@@ -159,13 +167,19 @@ Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
 def submit_due(connection: Connection, limits: Limits) -> None:
     """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
-    If a schedule cannot be submitted, its error is stored for `listed`, and the others go on.
+    If a schedule cannot be submitted, its error is stored for `listed`, and the others go on. Once an owner's params are
+    LARGE, its other schedules stay due for the next transaction, so that others' writes do not wait for all of them.
     """
     moment = now()
-    for row in connection.execute(select(table).where(_DUE), {"moment": moment}).all():
+    # Longest due first, or those left over might never have their turn.
+    due = select(*_WITHOUT_PARAMS).where(_DUE).order_by(table.c.next_at)
+    submitted: Counter[str] = Counter()
+    for row in connection.execute(due, {"moment": moment}).all():
+        if submitted[row.owner] > LARGE:
+            continue
         try:
             with connection.begin_nested():
-                _submit(connection, row, moment, limits)
+                submitted[row.owner] += _submit(connection, row, moment, limits)
         except Exception as error:
             # Other errors than ours may quote internals, so they are only logged.
             ours = error.message if isinstance(error, LLMBackendError) else "failed unexpectedly: see the log"
@@ -174,28 +188,33 @@ def submit_due(connection: Connection, limits: Limits) -> None:
             _put_off(connection, row, moment, ours)
 
 
-def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits) -> None:
+def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits) -> int:
+    """Submit the schedule's job, if nobody else does; return the characters of its params."""
     following = next_after(row.cron, row.timezone, moment)
     values = {"next_at": following, "reckoned_at": moment, "error": None}
     # The process that moves it on also submits the job, in the same transaction, so it is submitted once.
     moved = connection.execute(update(table).where(*_same(row)).values(**values)).rowcount == 1
     if moved and not keys.counts(connection, row.key, moment):
         raise Forbidden("the key that made this schedule is no longer valid: set it again with another")
-    if moved and row.next_at <= moment:
-        most, room = limits(row.owner, row.key)
-        ledger.add(
-            connection,
-            ledger.NewJob(
-                type=row.type,
-                params=row.params,
-                owner=row.owner,
-                key=row.key,
-                place=row.place,
-                priority=row.priority,
-                most=most,
-                room=room,
-            ),
-        )
+    if not moved or row.next_at > moment:
+        return 0
+    most, room = limits(row.owner, row.key)
+    mine = (table.c.owner == row.owner, table.c.name == row.name)
+    params = connection.execute(select(table.c.params).where(*mine)).scalar_one()
+    ledger.add(
+        connection,
+        ledger.NewJob(
+            type=row.type,
+            params=params,
+            owner=row.owner,
+            key=row.key,
+            place=row.place,
+            priority=row.priority,
+            most=most,
+            room=room,
+        ),
+    )
+    return len(params)
 
 
 def _put_off(connection: Connection, row: Row[Any], moment: float, error: str) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound
+from llmbackend import Conflict, InvalidRequest, LLMBackendClient, NotFound, Overloaded
+from llmbackend.knowledge.collections.transfer import AT_ONCE
+from llmbackend.schemas import CollectionManifest
 
 DOCUMENTS = [
     {
@@ -197,3 +199,23 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(client: LLMBackendClient
         client.export_collection("no-such-collection", file)
     assert file.read_text() == "before"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_so_many_imports_of_a_project_are_under_way_at_most(
+    client: LLMBackendClient, collection: str, exported: Path
+) -> None:
+    """Each has an open index, so hundreds that are begun and never ended would take the memory of all."""
+    head = json.loads(exported.read_text(encoding="utf-8").splitlines()[0])
+    manifest = {name: value for name, value in head.items() if name in CollectionManifest.model_fields}
+    names = [f"{collection}-{number}" for number in range(AT_ONCE)]
+    begun: dict[str, str] = {}
+    try:
+        for name in names:
+            begun[name] = client._call("import_collection", collection=name, manifest=manifest)["token"]
+        with pytest.raises(Overloaded, match=f"{AT_ONCE} imports of this project are under way"):
+            client._call("import_collection", collection=f"{collection}-more", manifest=manifest)
+    finally:
+        for name, token in begun.items():
+            client._call("import_collection", collection=name, token=token, abort=True)
+    assert client.import_collection(exported, collection=f"{collection}-more").documents == 40
+    client.delete_collection(f"{collection}-more")

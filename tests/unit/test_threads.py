@@ -190,3 +190,15 @@ def test_sentences_of_a_long_text_are_found_in_slices(monkeypatch: pytest.Monkey
     parts = 10
     sentences.sentences("One word more. " * (parts * scanning.PART // 15))
     assert len(slices) >= parts
+
+
+def test_work_that_holds_the_interpreter_for_long_rests_as_long() -> None:
+    async def work() -> None:
+        some = Threads(1, rests=True)
+        await some(time.sleep, 0.05)
+        assert some.free == 0
+        async with asyncio.timeout(PATIENCE):
+            while not some.free:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    asyncio.run(work())

@@ -50,12 +50,12 @@ class PhysicalCollections:
         """Make an empty physical collection. It is an orphan until a manifest names it; a job's is kept until the job ends."""
         engine = self.engine(manifest)
         await threads.database(self._manifests.begin, manifest.physical_collection.id, manifest.engine, job)
-        await engine.threads(engine.create, manifest.physical_collection.id, manifest.layout)
+        await engine.opening(engine.create, manifest.physical_collection.id, manifest.layout)
 
     async def open(self, manifest: Manifest, *, repair: bool = True) -> VectorIndex:
         """Open a physical collection; the caller closes it. See `VectorEngine.open`."""
         engine = self.engine(manifest)
-        return await engine.threads(partial(engine.open, manifest.physical_collection, repair=repair))
+        return await engine.opening(partial(engine.open, manifest.physical_collection, repair=repair))
 
     async def open_current(self, manifest: Manifest) -> tuple[Manifest, VectorIndex]:
         """Open a collection's physical collection. If another process has exchanged it, open the new one.

@@ -20,7 +20,7 @@ from anyio import CancelScope
 from ... import threads
 from ...access.names import QualifiedName
 from ...engines.interface import Chunk, Stored, VectorIndex, fitting
-from ...errors import InvalidRequest, NotFound
+from ...errors import InvalidRequest, NotFound, Overloaded
 from ...inference.fingerprint import Fingerprint
 from ...schemas import (
     CollectionExport,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 600.0
 """Seconds that an import waits for its next page before it is dropped."""
+AT_ONCE = 8
+"""Most imports of a project under way: each has an open index, of some megabytes."""
 
 
 async def export_page(
@@ -105,6 +107,7 @@ class Imports:
     def __init__(self, collections: Collections) -> None:
         self._collections = collections
         self._under_way: dict[str, _Import] = {}
+        self._begun: Counter[str] = Counter()  # by project
         self._scope = CancelScope()
         self._waiting = asyncio.create_task(self._give_up())
 
@@ -145,6 +148,19 @@ class Imports:
         made = request.manifest
         if made is None:
             raise InvalidRequest("import_collection: the first page must have a manifest", details={})
+        if self._begun[name.project] >= AT_ONCE:
+            raise Overloaded(
+                f"{AT_ONCE} imports of this project are under way: send their last pages, or abort them",
+                details={"limit": AT_ONCE, "retry_after": 5},
+            )
+        self._begun[name.project] += 1
+        try:
+            return await self._made(name, made)
+        except BaseException:
+            self._begun[name.project] -= 1
+            raise
+
+    async def _made(self, name: QualifiedName, made: CollectionManifest) -> str:
         collections = self._collections
         collections.require_free(name)
         require_few(made.indexes)
@@ -188,16 +204,22 @@ class Imports:
             await running.index.threads(running.index.close)
             running.is_open = False
             await self._collections.add(running.manifest, (documents, chunks), running.size)
-            del self._under_way[token]
+            self._end(token)
         return ImportedCollection(documents=documents, chunks=chunks)
 
     async def _drop(self, token: str) -> None:
-        running = self._under_way.pop(token, None)
+        running = self._end(token)
         if running is not None:
             with CancelScope(shield=True):
                 if running.is_open:
                     await running.index.threads(running.index.close)
                 await self._collections.physical.drop(running.manifest)
+
+    def _end(self, token: str) -> _Import | None:
+        running = self._under_way.pop(token, None)
+        if running is not None:
+            self._begun[running.manifest.qualified.project] -= 1
+        return running
 
     async def _give_up(self) -> None:
         """Drop imports whose next page does not come in time."""
