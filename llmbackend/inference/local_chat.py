@@ -224,6 +224,9 @@ class LocalChat(ChatModel):
         self._check(request)
         request = {_LLAMA_CPP.get(name, name): value for name, value in request.items()}
         messages = request["messages"]
+        context = self._window.context
+        if (tokens := sum(map(_characters, messages)) // LONGEST_TOKEN) > context:
+            raise too_long(f"more than {tokens}", self._name, context, {"tokens": tokens, "context": context})
         if messages[0]["role"] not in ("system", "developer"):
             # Otherwise the model's template makes it introduce itself instead of answering.
             messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
@@ -394,6 +397,17 @@ def _usage(timings: dict[str, Any]) -> dict[str, int]:
     prompt = timings.get("prompt_n", 0) + timings.get("cache_n", 0)
     reply = timings.get("predicted_n", 0)
     return {"prompt_tokens": prompt, "completion_tokens": reply, "total_tokens": prompt + reply}
+
+
+LONGEST_TOKEN = 256
+"""Characters; longer than any. What cannot fit is refused before llama.cpp takes a hundred bytes for each of its tokens."""
+
+
+def _characters(message: dict[str, Any]) -> int:
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return len(content)
+    return sum(len(part.get("text") or "") for part in content)
 
 
 def _needs_whole(request: dict[str, Any]) -> bool:

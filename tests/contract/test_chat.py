@@ -212,3 +212,10 @@ def test_a_collection_does_not_answer_in_a_shape_or_by_calls(
             asked(**wanted)
     reply = asked(tools=tools, tool_choice="none", response_format={"type": "text"})
     assert "1911" in reply["choices"][0]["message"]["content"]
+
+
+def test_what_cannot_fit_is_refused_before_it_is_divided_into_tokens(client: LLMBackendClient) -> None:
+    """Its tokens would take many times its memory."""
+    for content in ("word " * 2**20, [{"type": "text", "text": "word " * 2**20}]):
+        with pytest.raises(InvalidRequest, match=r"more than \d+ tokens exceeds the context window"):
+            client.chat([{"role": "user", "content": content}])
