@@ -78,7 +78,8 @@ def test_a_cancelled_caller_waits_for_the_end_unless_it_abandons_it() -> None:
         await waiting
         assert ended.is_set()
 
-        begun.clear(), go_on.clear(), ended.clear()
+        for event in (begun, go_on, ended):
+            event.clear()
         leaves = CancelScope()
         leaving = asyncio.create_task(call(True, leaves))
         await asyncio.to_thread(begun.wait, PATIENCE)
