@@ -29,8 +29,31 @@ CORES = os.cpu_count() or 2
 REST = 0.1
 """The longest rest, in seconds: enough for others to get their turns on the event loop."""
 
+LATE = 0.25
+"""Seconds after which work that should rest delays the next no longer: it waits for something, or repairs an index."""
+
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
+
+
+class _Rest:
+    """Gives a place back after LATE, or when work has ended and rested."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, places: Places) -> None:
+        self._loop, self._places = loop, places
+        self._began: float | None = loop.time()
+        self._late = loop.call_later(LATE, self._give_back)
+
+    def begin(self) -> None:
+        """The work has ended."""
+        if self._began is not None:
+            self._late.cancel()
+            self._loop.call_later(min(self._loop.time() - self._began, REST), self._give_back)
+
+    def _give_back(self) -> None:
+        self._began = None
+        self._places.give_back()
+
 
 _PlacesOfLoop = WeakKeyDictionary[asyncio.AbstractEventLoop, Places]
 
@@ -45,7 +68,7 @@ class Threads:
 
         `releases` tells that the work releases the interpreter's lock most of the time. With `rests`, a thread is free
         again only after as long as it was at work, at most REST: such work holds the lock for long, and others need it in
-        between.
+        between. Work that is not done after LATE counts no longer.
         """
         self.most = most
         self._releases = releases
@@ -78,15 +101,15 @@ class Threads:
         answer: asyncio.Future[_Result] = loop.create_future()
         places = self._on(loop, of_loop)
         await places.take(tracing.project())
-        began = loop.time()
+        rest = _Rest(loop, places) if self._rests else None
         try:
             with CancelScope(shield=not abandon_on_cancel):
                 _Worker.begin(partial(_tell_loop, loop, answer), self._run, (work, *args))
                 await answer
             return answer.result()
         finally:
-            if self._rests:
-                loop.call_later(min(loop.time() - began, REST), places.give_back)
+            if rest is not None:
+                rest.begin()
             else:
                 places.give_back()
 

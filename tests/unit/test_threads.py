@@ -12,7 +12,7 @@ from anyio import CancelScope
 
 from llmbackend import precedence, threads
 from llmbackend.text import scanning, sentences
-from llmbackend.threads import Threads, side_by_side
+from llmbackend.threads import REST, Threads, side_by_side
 
 PATIENCE = 60  # seconds
 
@@ -191,6 +191,25 @@ def test_sentences_of_a_long_text_are_found_in_slices(monkeypatch: pytest.Monkey
     parts = 10
     sentences.sentences("One word more. " * (parts * scanning.PART // 15))
     assert len(slices) >= parts
+
+
+def test_work_that_rests_delays_the_next_for_a_moment_only() -> None:
+    async def work() -> None:
+        some = Threads(1, rests=True)
+        go_on = threading.Event()
+        slow = [asyncio.create_task(some(go_on.wait, PATIENCE)) for _ in range(2)]
+        async with asyncio.timeout(PATIENCE):
+            await some(time.sleep, 0)
+        assert not any(one.done() for one in slow)
+        go_on.set()
+        assert [await one for one in slow] == [True, True]
+        async with asyncio.timeout(PATIENCE):
+            while some.free != 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(2 * REST)
+        assert some.free == 1, "each place is given back once"
+
+    asyncio.run(work())
 
 
 def test_work_that_holds_the_interpreter_for_long_rests_as_long() -> None:
