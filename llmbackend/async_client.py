@@ -860,7 +860,7 @@ class AsyncLLMBackendClient:
 
         A document is a text, `{id, text, metadata}`, or one of LlamaIndex's or LangChain's; a bare text's id is its
         content hash. A document that is already split has `chunks` (`[{text, metadata, place}]`) instead of `text`; they
-        are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset, or
+        are stored as they are. A table (a pandas or polars DataFrame, an Arrow table or reader, a Hugging Face dataset,
         a list of dicts with other names, or the path of a .parquet, .jsonl, .csv or .tsv file) is one document per row;
         `id`, `text` and `metadata` name its columns.
         By default `text` is the column with a usual name for it, `metadata` all other columns, and the id a hash of the
@@ -1450,8 +1450,8 @@ class AsyncLLMBackendClient:
     ) -> Record:
         """Delete documents by `ids`, or those with a chunk that matches `filters` (as in `rag_search`).
 
-        Returns `{deleted}`, the number of documents, with `notes` if filters that cannot match delete none. `where` is an earlier name of `filters`. Raises NotFound (the
-        collection), InvalidRequest (both or neither given).
+        Returns `{deleted}`, the number of documents, with `notes` if filters that cannot match delete none. `where` is an
+        earlier name of `filters`. Raises NotFound (the collection), InvalidRequest (both or neither given).
         """
         given = [ids] if isinstance(ids, str) else _as_list(ids)
         if not isinstance(collection, str):

@@ -25,9 +25,8 @@ async def dumps(value: Any) -> bytes:
 
 
 def _dumps(value: Any) -> bytes:
-    return b"".join(
-        [piece.encode() for piece in pieces(value)]
-    )  # joined as text and then encoded, it would be copied three times
+    # Joined as text and then encoded, it would be copied three times.
+    return b"".join([piece.encode() for piece in pieces(value)])
 
 
 def text(value: Any, separators: tuple[str, str] = (", ", ": ")) -> str:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .. import threads
 from ..disk import DELETING, Disk
@@ -40,9 +40,6 @@ from .qdrant import (
     chunk_of,
 )
 from .qdrant_filters import are_indexed
-
-if TYPE_CHECKING:
-    pass
 
 WRITE_BATCH = 32
 IN_USE = "in-use"  # a file that is in the folder of an open shard

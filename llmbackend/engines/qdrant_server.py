@@ -450,9 +450,8 @@ class QdrantServerIndex(QdrantIndex):
 
     def search(self, asked: Search) -> list[Found]:
         limit = depth_of(asked)
-        along = (
-            asked.mode != "hybrid" or limit * self._characters <= ALONG
-        )  # a single list consists of the hits
+        # A single list consists of the hits.
+        along = asked.mode != "hybrid" or limit * self._characters <= ALONG
         if along and limit <= self._within(limit):
             hits = self._search(asked, limit)
             if hits is not None:

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from ..errors import LLMBackendError
-
-if TYPE_CHECKING:
-    from .qdrant_server import QdrantServerIndex
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +18,27 @@ GRACE = 15.0
 deleted in between, so a search could find neither the old nor the new version of a document."""
 
 
+class Swept(Protocol):
+    """An index on a Qdrant server. Its methods raise LLMBackendError. A version is a document's id and its content's hash."""
+
+    name: str
+
+    def remove_superseded(self, seconds: float, *, again: bool = True) -> None:
+        """Remove points that were superseded at least so many seconds ago."""
+
+    def has_superseded(self) -> bool: ...
+
+    def remove(self, versions: Sequence[tuple[str, str]], *, again: bool = True) -> None:
+        """Remove these versions. Without `again`, ask the server once."""
+
+    def settle(self, versions: Sequence[tuple[str, str]]) -> None:
+        """Supersede all versions of these documents but the one written last."""
+
+
 class Sweeping:
-    """Sweeps an index a while after it was told to, and again as long as something is left. Thread-safe.
+    """Sweeps an index a while after it was told to, and again as long as something is left. Thread-safe."""
 
-    A version is a document's id and the hash of its content.
-    """
-
-    def __init__(self, index: QdrantServerIndex) -> None:
+    def __init__(self, index: Swept) -> None:
         self._index = index
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None

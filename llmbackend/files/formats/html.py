@@ -263,7 +263,10 @@ def _own_length(tag: Any) -> int:
 
 
 def _leave_out_what_surrounds(soup: Any) -> None:
-    """Remove navigation, a page's table of contents, headers, footers, side columns of links and cookie banners; headings stay."""
+    """Remove navigation, a page's table of contents, headers, footers, side columns of links and cookie banners.
+
+    Headings stay.
+    """
     for tag in soup.select("nav, [role=navigation]"):
         tag.extract()
     for tag in soup.find_all(["div", "p", "ul", "ol", "table", "tr"], class_=_NAVIGATION):
