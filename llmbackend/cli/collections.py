@@ -112,7 +112,9 @@ def documents(
     with connected(url, key) as client:
         if id is not None:
             document = client.get_document(id, collection)
-            return print_json(document) if as_json else out.out(visible(document.text), highlight=False)
+            if as_json:
+                return print_json(document)
+            return out.out(visible(document.text), highlight=False)
         found = client.list_documents(collection, limit=limit)
     if as_json:
         return print_json(found)

@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from .indexes import EXACT, places, steps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Mask = NDArray[np.bool_]
+    Mask: TypeAlias = NDArray[np.bool_]
     """Whether each row fits."""
 
 SORT_FROM = 10_000
