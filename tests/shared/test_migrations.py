@@ -257,7 +257,9 @@ def test_a_data_directory_of_before_opens_with_its_documents_and_jobs(place: Pla
         assert client.rag_ingest(
             [{"id": "sick", "text": "Sick leave is reported before nine."}], "hr_policies"
         )
-        *_, after, waiting, failed, done = client.list_jobs()  # newest first; the schedule is due and adds one
+        *_, after, waiting, failed, done = (
+            client.list_jobs()
+        )  # newest first; the schedule is due and adds one
         assert [job.status for job in (after, waiting, failed, done)] == [
             *["queued"] * 2,
             "failed",
