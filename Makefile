@@ -107,7 +107,7 @@ types-win32 types-darwin: types-%:
 	MYPYPATH=sdk $(BIN)/mypy --platform $* --cache-dir .mypy_cache/$* --config-file= --strict $(ALONE) -p llmbackend -p llm_client
 
 types-program:
-	cd tests/typed && $(CURDIR)/$(BIN)/mypy --config-file= --strict program.py
+	cd tests/typed && $(CURDIR)/$(BIN)/mypy program.py
 
 bench: install  ## Measure; DATA=folder adds retrieval (corpus.jsonl, queries.jsonl), FILES=folder parsing (expected.jsonl)
 	$(BIN)/pytest tests/benchmarks -m benchmark -s $(if $(DATA),--data $(DATA)) $(if $(FILES),--files $(FILES))
