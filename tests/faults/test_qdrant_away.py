@@ -198,9 +198,9 @@ def test_of_several_addresses_those_that_answer_are_asked(connect: Connect, serv
 
 
 def test_a_batch_that_takes_too_long_is_halved(connect: Connect, server: Server) -> None:
-    client = connect(upstream_timeout=1)
+    client = connect(upstream_timeout=2)
     client.create_collection("x")
-    server.client.slow_from, server.client.slow = 20, 3
+    server.client.slow_from, server.client.slow = 20, 4
     assert client.rag_ingest(_sheets(0, 60), "x").added == 60
     assert client.get_collection("x").documents == 60
 
