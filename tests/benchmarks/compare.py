@@ -1,8 +1,8 @@
 """What calls cost here beside another checkout, in one sitting: `make compare WITH=../other`, or `ONLY="search server"`.
 
 Each checkout measures in a process of its own, by its own .venv. They take turns, a few calls at a time, so that what
-else the machine does slows both alike. Shown are the fastest call and the processor's time of a call, there and here,
-each with the ratio: above 1, this checkout is slower.
+else the machine does slows both alike. Shown are the fastest call and the processor's time of a call (the median of the
+turns), there and here, each with the ratio: above 1, this checkout is slower.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ import psutil
 Calls = dict[str, Callable[[], object]]
 
 HERE = Path(__file__).resolve()
-ROUNDS, BLOCK = 10, 0.06  # turns of each, and about how many seconds one takes
+ROUNDS, BLOCK = int(os.environ.get("ROUNDS", 20)), 0.06  # turns of each, and about how many seconds one takes
 QUERY = "badi kanda lera mo fis"
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]}
 KEY = "sk-bench"
@@ -232,19 +233,37 @@ running.run(settings.load(), lambda url: print(url, flush=True))
 GROUPS = {"search": _search, "ingest": _ingest, "jobs": _jobs, "chat": _chat, "server": _server}
 
 
+def _used(process: psutil.Process) -> float:
+    """Seconds that a process has used of the processor: exact on Linux, where psutil counts hundredths."""
+    if sys.platform != "linux":
+        return sum(process.cpu_times()[:2])
+    return time.clock_gettime(~process.pid << 3 | 2)  # clock_getcpuclockid(3)
+
+
+def _settle(process: psutil.Process) -> None:
+    """Wait until what a process does by itself, some seconds after its start, is done."""
+    time.sleep(12)
+    for _ in range(60):
+        used = _used(process)
+        time.sleep(1)
+        if _used(process) - used < 0.05:
+            return
+
+
 def _measure(group: str) -> None:
     """In one of the checkouts: tell what can be called, then call what is asked for, so often, and tell the times."""
     with TemporaryDirectory() as folder, GROUPS[group](Path(folder), psutil.Process()) as (calls, process):
+        _settle(process)
         print(json.dumps(list(calls)), flush=True)
         for line in sys.stdin:
             name, times = line.rsplit(" ", 1)
-            used = sum(process.cpu_times()[:2])
+            used = _used(process)
             took = []
             for _ in range(int(times)):
                 began = time.perf_counter()
                 calls[name]()
                 took.append(time.perf_counter() - began)
-            print(json.dumps([min(took), sum(process.cpu_times()[:2]) - used]), flush=True)
+            print(json.dumps([min(took), _used(process) - used]), flush=True)
 
 
 class _Side:
@@ -289,14 +308,14 @@ def _compare(there: Path, here: Path, groups: list[str]) -> None:
         )
         for name in sides[0].names:
             times = max(1, min(200, int(BLOCK / max(side(name, 3)[0] for side in sides))))
-            fastest, used = [float("inf")] * 2, [0.0] * 2
+            fastest, turns = [float("inf")] * 2, ([], [])
             for turn in range(ROUNDS):
                 for number in (0, 1) if turn % 2 else (1, 0):
                     one, processor = sides[number](name, times)
                     fastest[number] = min(fastest[number], one)
-                    used[number] += processor / times / ROUNDS
+                    turns[number].append(processor / times)
             cells = ""
-            for before, after in (fastest, used):
+            for before, after in (fastest, [statistics.median(one) for one in turns]):
                 ratio = f"{after / before:7.2f}" if before else f"{'-':>7}"
                 cells += f"{1000 * before:10.3f}{1000 * after:10.3f}{ratio}     "
             print(f"{name:32}{cells}", flush=True)
