@@ -289,15 +289,7 @@ class Collections:
             self.require_free(name)
             dimension, made_by = await self.model()
             manifest = await self.manifest(
-                name,
-                dimension,
-                size,
-                overlap,
-                made_by.model,
-                made_by,
-                indexes=indexes,
-                options=options,
-                parser=parser,
+                name, dimension, size, overlap, made_by.model, made_by, indexes, options, parser
             )
             await self.physical.make(manifest)
             return await self._add(manifest, (0, 0), NOTHING)

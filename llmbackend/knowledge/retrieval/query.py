@@ -125,9 +125,7 @@ class Query:
         if len(self.collections) > 1 or self.ahead:
             return await self._together(limit)
         asked = Search(self.text, self.vector, self.mode, limit, self.where, self.weight)
-        found = await collection.search(asked)
-        name = collection.name
-        return [Candidate.of(name, one) for one in found]
+        return [Candidate.of(collection.name, one) for one in await collection.search(asked)]
 
     async def _together(self, limit: int) -> list[Candidate]:
         """Search several collections at the same time, and what was read ahead.
@@ -143,10 +141,7 @@ class Query:
             best = fusion.best(ranked, self.weight, limit, read, AHEAD_WEIGHT)
             for (name, point), scores in best:
                 if (cosine := self.ahead.get(name, {}).get(point)) is not None:
-                    scores |= {
-                        "ahead": cosine,
-                        "fused": scores.pop("fused"),
-                    }  # the score that orders them comes last
+                    scores |= {"ahead": cosine, "fused": scores.pop("fused")}  # what orders them comes last
             chunks: dict[_Key, Chunk] = {}
             for some in await gather(*(self._chunks(one, best) for one in self.collections)):
                 chunks |= some
