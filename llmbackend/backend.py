@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from . import health, json_writing, llamaindex_import, progress, schemas, sse, threads, tracing
 from .compose import Components
-from .engines.filters import conditions
 from .inference import packing
 from .inference.rerank import reranked
 from .jobs import schedules
@@ -18,7 +17,6 @@ from .knowledge.collections.collection import Collection
 from .knowledge.collections.rebuild import reindex
 from .knowledge.collections.transfer import export_page
 from .knowledge.retrieval.evaluation import evaluate
-from .knowledge.retrieval.unmet import unmet
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -283,11 +281,7 @@ class Backend:
 
         Refused: a cursor that is not from an earlier page; invalid or too many filters.
         """
-        collection = await self._collection(request.collection)
-        page = await pages.chunks(collection, request)
-        if not (page.chunks or request.cursor or page.cursor):
-            page.notes = await unmet([collection], conditions(request.filters))
-        return page
+        return await pages.chunks(await self._collection(request.collection), request)
 
     async def get_document(self, request: schemas.GetDocumentRequest) -> schemas.StoredDocument:
         """Read a document's text and metadata, as they are stored."""
@@ -298,11 +292,7 @@ class Backend:
 
         Refused: ids and filters together, or neither; invalid or too many filters.
         """
-        collection = await self._collection(request.collection)
-        where = conditions(request.filters or request.where or {})
-        ids = request.ids or await documents.selected(collection, where)
-        notes = [] if ids else await unmet([collection], where)
-        return schemas.DocumentsDeleted(deleted=await collection.delete(ids, flush=True), notes=notes)
+        return await documents.delete(await self._collection(request.collection), request)
 
     def collections_known(self) -> list[str]:
         """The collections that the caller may list, as it writes them. Very new ones of other processes may

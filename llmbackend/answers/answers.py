@@ -12,9 +12,9 @@ from ..errors import BackendError, StreamInterrupted
 from ..inference.chat import ChatModel
 from ..inference.embeddings import Embedder
 from ..inference.judge import Judge
+from ..knowledge.collections.unmet import unmet
 from ..knowledge.retrieval.retrieval import Retriever
 from ..knowledge.retrieval.scope import scope
-from ..knowledge.retrieval.unmet import unmet
 from ..schemas import QueryAnswer, RagQueryRequest, Source
 from ..tracing import Clock
 from .citations import ANEW

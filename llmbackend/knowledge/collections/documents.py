@@ -1,4 +1,4 @@
-"""Puts a document's text together again from its chunks, and selects documents by a filter."""
+"""Puts a document's text together again from its chunks, and deletes documents by their ids or by a filter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from itertools import takewhile
 from ... import threads
 from ...chunks.sentence_splitter import units
 from ...chunks.tokens import tokens_of
-from ...engines.filters import Condition
+from ...engines.filters import Condition, conditions
 from ...engines.interface import Chunk
 from ...errors import NotFound
-from ...schemas import StoredDocument
+from ...schemas import DeleteDocumentsRequest, DocumentsDeleted, StoredDocument
 from .collection import Collection
+from .unmet import unmet
 
 PAGE = 1000
 """Chunks that are read at a time."""
@@ -47,6 +48,14 @@ async def stored(collection: Collection, document_id: str) -> StoredDocument:
         metadata=in_order[0].metadata,
         chunks=len(in_order),
     )
+
+
+async def delete(collection: Collection, asked: DeleteDocumentsRequest) -> DocumentsDeleted:
+    """Delete documents; without any, note why filters may match nothing. Raises InvalidRequest for invalid filters."""
+    where = conditions(asked.filters or asked.where or {})
+    ids = asked.ids or await selected(collection, where)
+    notes = [] if ids else await unmet([collection], where)
+    return DocumentsDeleted(deleted=await collection.delete(ids, flush=True), notes=notes)
 
 
 async def selected(collection: Collection, where: Sequence[Condition]) -> list[str]:
@@ -85,10 +94,8 @@ def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
         new = chunk.headings != above
         shared = 0 if new or before is None else _shared(before.text, chunk.text, overlap)
         if new:
-            same = sum(
-                1
-                for _ in takewhile(lambda pair: pair[0] == pair[1], zip(above, chunk.headings, strict=False))
-            )
+            pairs = zip(above, chunk.headings, strict=False)
+            same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             for depth, heading in enumerate(chunk.headings[same:], same + 1):
                 parts.append(f"{BETWEEN if parts else ''}{'#' * depth} {heading}")
         parts.append(chunk.text[shared:] if shared else f"{BETWEEN if parts else ''}{chunk.text}")
@@ -99,9 +106,8 @@ def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
 def _shared(before: str, text: str, overlap: int) -> int:
     """Return the length of the overlap in characters: whole sentences or phrases that end `before` and begin `text`."""
     text = text[: overlap * LONGEST_TOKEN]
-    borders = [0] * len(
-        text
-    )  # the longest proper prefix of each prefix that is also its suffix (Knuth, Morris, Pratt)
+    # The longest proper prefix of each prefix that is also its suffix (Knuth, Morris, Pratt).
+    borders = [0] * len(text)
     length = 0
     for at in range(1, len(text)):
         while length and text[at] != text[length]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ... import schemas
 from ...engines.filters import conditions
 from .collection import Collection
+from .unmet import unmet
 
 
 async def documents(collection: Collection, asked: schemas.ListDocumentsRequest) -> schemas.DocumentList:
@@ -17,7 +18,7 @@ async def documents(collection: Collection, asked: schemas.ListDocumentsRequest)
 
 
 async def chunks(collection: Collection, asked: schemas.ListChunksRequest) -> schemas.ChunkList:
-    """Return a page of chunks. Raises InvalidRequest for invalid filters."""
+    """Return a page of chunks; without any, notes why filters may match nothing. Raises InvalidRequest for invalid filters."""
     where = conditions(asked.filters)
     if where:
         await collection.prepare(where)
@@ -31,4 +32,7 @@ async def chunks(collection: Collection, asked: schemas.ListChunksRequest) -> sc
         )
         for chunk in page.heads
     ]
-    return schemas.ChunkList(chunks=found, cursor=page.cursor)
+    nothing = not (found or asked.cursor or page.cursor)
+    return schemas.ChunkList(
+        chunks=found, cursor=page.cursor, notes=await unmet([collection], where) if nothing else []
+    )

@@ -200,15 +200,14 @@ class _Stages:
     """Counts of each stage, reported whenever one changes."""
 
     def __init__(self, documents: Sequence[str | Document] | Incoming, tell: StagesProgress) -> None:
-        parsed = isinstance(documents, Incoming)
         self._tell = tell
         self._through = 0
         self._total = documents.total if isinstance(documents, Incoming) else len(documents)
         # The first two stages count documents, the others chunks; the number of chunks grows until all are chunked.
-        self._done = {"parse": 0, "chunk": 0, "embed": 0, "write": 0}
         self._of = {"parse": self._total, "chunk": self._total, "embed": 0, "write": 0}
-        if not parsed:
-            del self._done["parse"], self._of["parse"]
+        if not isinstance(documents, Incoming):
+            del self._of["parse"]
+        self._done = dict.fromkeys(self._of, 0)
         self.tell()
 
     def parsed(self, files: int, documents: int) -> None:

@@ -10,13 +10,13 @@ from ...inference.rerank import Reranker
 from ...schemas import RagSearchRequest, SearchResult
 from ...tracing import Clock
 from ..collections.collections import Collections
+from ..collections.unmet import unmet
 from .ahead import ReadingAhead
 from .candidates import Candidate
 from .ordering import RERANK_DEPTH, ordered
 from .own_retriever import retrieved
 from .query import EXTRA_CANDIDATES, prepare
 from .scope import Scope, scope
-from .unmet import unmet
 
 NEXT_BEST = 10
 """Candidates that an explanation shows, hits included."""

@@ -11,7 +11,7 @@ from typing import Any
 from ... import threads
 from ...alike import did_you_mean
 from ...engines.filters import PLACE, Combination, Condition, FieldCondition, is_time
-from ..collections.collection import Collection
+from .collection import Collection
 
 SAMPLE = 1_000
 """Most documents that are looked at: a sample is good enough for a hint."""
