@@ -21,7 +21,7 @@ from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load
 from llmbackend.tracing import Trace, tracing
-from tests import other_python, waiting, warm
+from tests import in_memory, other_python, waiting, warm
 from tests.server import KEY, PLUGIN, serving
 
 # Nothing of the developer's own set-up may leak into the tests: no upstream, no server, no key.
@@ -58,6 +58,8 @@ sys.addaudithook(_only_loopback)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr != "benchmark":  # which is of disks, too
+        in_memory.use()
     if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
         warm.share()
 

@@ -15,11 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from llmbackend.settings import Settings, load  # noqa: E402
+from tests import in_memory  # noqa: E402
 from tests.server import KEY, serving  # noqa: E402
 
 
 def main() -> int:
     """Run them on both transports; 0 if every cell ran on both."""
+    in_memory.use()
     models = load().models_path.resolve()
     # Nothing of the developer's own set-up: no upstream, no server, no key, no `.env`.
     for name in {*Settings.model_fields, "llm_backend_url", "llm_backend_api_key"}:

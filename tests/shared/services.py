@@ -61,11 +61,11 @@ def postgres() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as data:
         if options:
             shutil.chown(data, options["user"])
-        make = [initdb, "-D", data, "-A", "trust", "-U", "test"]
+        make = [initdb, "-D", data, "-A", "trust", "-U", "test", "--no-sync"]
         subprocess.run(make, check=True, capture_output=True, cwd="/", **options)
         port = _free_port()
         server = [str(Path(initdb).with_name("postgres")), "-D", data, "-p", str(port)]
-        server += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
+        server += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
         url = f"postgresql://test@127.0.0.1:{port}/postgres"
         with _running(server, port, cwd="/", **options):
             _until_it_starts(url)
