@@ -1,4 +1,5 @@
-"""Finds the table rows that a question names by their labels: `| Carbon tripod | 219 EUR |`, or lines `Product: Carbon tripod`."""
+"""Finds the head of a table, and the rows that a question names by their labels: `| Carbon tripod | 219 EUR |`, or lines
+`Product: Carbon tripod`."""
 
 from __future__ import annotations
 
@@ -41,6 +42,14 @@ def named(question: str, text: str, parts: Sequence[Unit]) -> dict[int, bool]:
         for place, (said, column) in found.items()
         if not any(said < other for other, _ in found.values())
     }
+
+
+def head(text: str, parts: Sequence[Unit], row: int) -> list[int]:
+    """Return the indices of a table's rows down to the rule below its head, including that."""
+    own = [index for index, unit in enumerate(parts) if unit.block == parts[row].block]
+    # A rule below the last row does not count.
+    rules = [one for one in own[1:-1] if not re.search(r"\w", text[parts[one].start : parts[one].end])]
+    return [one for one in own if rules and one <= rules[0]]
 
 
 def is_row(text: str, unit: Unit) -> bool:

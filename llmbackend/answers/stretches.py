@@ -15,6 +15,7 @@ from .fitting import Quote
 from .layout import Laid
 from .passages import above
 from .question import Question
+from .rows import head
 from .units import Unit
 
 _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # but no non-breaking spaces, as inside numbers
@@ -100,14 +101,6 @@ def stretches(question: Question, hits: list[Laid], quotes: list[Quote], length:
         if last or min(left, length.most - used) < LEAST:
             break
     return told
-
-
-def head(text: str, parts: Sequence[Unit], row: int) -> list[int]:
-    """Return the indices of a table's rows down to the rule below its head, including that."""
-    own = [index for index, unit in enumerate(parts) if unit.block == parts[row].block]
-    # A rule below the last row does not count.
-    rules = [one for one in own[1:-1] if not re.search(r"\w", text[parts[one].start : parts[one].end])]
-    return [one for one in own if rules and one <= rules[0]]
 
 
 def size(text: str) -> int:
