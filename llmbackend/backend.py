@@ -360,6 +360,10 @@ class Backend:
     def job_events_stream(self, request: schemas.JobEventsRequest) -> AsyncIterator[bytes]:
         return self._jobs.events(_reach(), request)
 
+    def end_watches(self) -> None:
+        """End the streams of job events, for which a server that stops would wait in vain."""
+        self._jobs.end_watches()
+
     async def cancel_job(self, request: schemas.JobRequest) -> schemas.JobStatus:
         """Cancel a job."""
         return await self._jobs.cancel(_reach(), request.job_id)

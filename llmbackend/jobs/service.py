@@ -202,6 +202,9 @@ class Jobs:
                     return
                 version, job = await anext(changes)
 
+    def end_watches(self) -> None:
+        self._watching.end()
+
     def _tell(self, job_id: str) -> None:
         """Wake this process's worker or, if it is not ready, another process's."""
         if self._worker is not None:

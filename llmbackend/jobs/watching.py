@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
+from ..errors import StreamInterrupted
 from ..schemas import JobStatus
 from ..storage.database import Database
 from ..vitals import Vitals
@@ -34,21 +35,23 @@ class Watching:
         self._vitals = vitals
         self._jobs: dict[str, _Watched] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._ended = False
 
     async def changes(self, job_id: str, version: int) -> AsyncGenerator[tuple[int, JobStatus], None]:
-        """Yield version and job each time a poll finds a newer version than the last."""
+        """Yield version and job each time a poll finds a newer version than the last. Raises StreamInterrupted."""
         one = self._jobs.setdefault(job_id, _Watched(version))
         one.watchers += 1
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
-            while True:
+            while not self._ended:
                 # Watchers may have seen different versions.
                 if one.job is not None and one.version > version:
                     version = one.version
                     yield version, one.job
                 else:
                     await one.changed.wait()
+            raise StreamInterrupted("the server is stopping: watch on when it is back")
         finally:
             one.watchers -= 1
             if not one.watchers:
@@ -64,6 +67,12 @@ class Watching:
                         one.version, one.job = version, job
                         one.changed.set()
                         one.changed = asyncio.Event()
+
+    def end(self) -> None:
+        """End all watches; our client then watches on as soon as another process answers."""
+        self._ended = True
+        for one in self._jobs.values():
+            one.changed.set()
 
     async def close(self) -> None:
         if self._looking is not None:

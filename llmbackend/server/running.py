@@ -101,7 +101,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
             access_log=False,
             server_header=False,
             lifespan="off",
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=GRACE,
             timeout_keep_alive=int(IDLE),
         )
         watching = asyncio.create_task(connections.watch(refusals.summarise))
@@ -110,7 +110,7 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
         if settings.metrics_port is not None:
             measuring = asyncio.create_task(metrics.serve(settings.host, settings.metrics_port))
         try:
-            await _Server(config, started).serve()
+            await _Server(config, started, backend.end_watches).serve()
         finally:
             watching.cancel()
             quiet_work.cancel()
@@ -119,6 +119,10 @@ async def _serve(settings: Settings, started: Callable[[str], None]) -> None:
                 await asyncio.wait([measuring])
     finally:
         await backend.close()
+
+
+GRACE = 10
+"""Seconds that a server which is stopped gives to requests under way."""
 
 
 async def _use_quiet_moments() -> None:
@@ -188,9 +192,12 @@ def _most_connections(settings: Settings) -> int:
 class _Server(uvicorn.Server):
     """uvicorn that reports the URL it listens on, because with port 0 the system chooses."""
 
-    def __init__(self, config: uvicorn.Config, started: Callable[[str], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, started: Callable[[str], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._tell = started
+        self._stopping = stopping
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -213,3 +220,7 @@ class _Server(uvicorn.Server):
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             self._tell(f"http://{host}:{port}")
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)

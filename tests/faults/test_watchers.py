@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy
@@ -15,6 +16,7 @@ from sqlalchemy import event
 
 from llmbackend import LLMBackendClient, NotFound
 from llmbackend.local import Core, LocalTransport
+from llmbackend.server.running import GRACE
 from llmbackend.settings import Settings
 from llmbackend.sse import HEARTBEAT
 from tests.server import serving
@@ -52,7 +54,7 @@ def _http(_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
         yield client
 
 
-def test_an_unchanged_job_is_watched_for_many_times_the_timeout(
+def test_an_unchanged_job_is_watched_for_longer_than_the_timeout(
     client: LLMBackendClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without heartbeats, a client takes a server that says nothing for so long for gone."""
@@ -66,7 +68,7 @@ def test_an_unchanged_job_is_watched_for_many_times_the_timeout(
         return stream(operation, given)
 
     monkeypatch.setattr(client._transport, "stream", counted)
-    threading.Timer(40 * BEAT, client.cancel_job, [job_id]).start()
+    threading.Timer(25 * BEAT, client.cancel_job, [job_id]).start()
     assert [one.job.status for one in client.job_events(job_id)] == ["queued", "cancelled"]
     assert calls == ["job_events"]  # one stream from beginning to end
 
@@ -83,6 +85,20 @@ def test_heartbeats_longer_apart_than_the_clients_timeout_do_no_harm(tmp_path: P
         began = time.monotonic()
         assert next(client._stream("job_events", job_id=job_id, last_event_id=number)) == HEARTBEAT
         assert time.monotonic() - began < 5
+
+
+def test_a_server_that_is_watched_stops_at_once_and_the_next_one_is_watched(tmp_path: Path) -> None:
+    with serving(tmp_path, heartbeat_seconds=15) as server, LLMBackendClient(server.url) as client:
+        job_id = client.submit_job("count_words", {"texts": ["a"]}, run_at=LATER)
+        seen = client.job_events(job_id)
+        assert next(seen).job.status == "queued"
+        began = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(timeout=30) == 0
+        assert time.monotonic() - began < GRACE, "it does not wait for those who watch"
+        with serving(tmp_path, port=urlsplit(server.url).port), LLMBackendClient(server.url) as other:
+            other.cancel_job(job_id)
+            assert [one.job.status for one in seen] == ["cancelled"]
 
 
 @pytest.mark.parametrize("operation", ["chat", "rag_query", "rag", "rag_ingest", "job_events"])
