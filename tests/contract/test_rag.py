@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -36,6 +37,23 @@ def filled(client: LLMBackendClient, collection: str) -> str:
     """A collection with DOCUMENTS in it."""
     client.rag_ingest(DOCUMENTS, collection)
     return collection
+
+
+@pytest.fixture(scope="module")
+def _unchanged(clients: list[LLMBackendClient]) -> Iterator[dict[int, str]]:
+    """The name of one that each client has."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    for client in clients:
+        client.rag_ingest(DOCUMENTS, name)
+    yield {id(client): name for client in clients}
+    for client in clients:
+        client.delete_collection(name)
+
+
+@pytest.fixture
+def unchanged(client: LLMBackendClient, _unchanged: dict[int, str]) -> str:
+    """A collection with DOCUMENTS in it, for tests that only read."""
+    return _unchanged[id(client)]
 
 
 # Ingesting
@@ -216,34 +234,34 @@ def test_a_conflict_comes_through_progress_too(client: LLMBackendClient, filled:
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
-def test_every_mode_finds_the_passage(client: LLMBackendClient, filled: str, mode: Any) -> None:
-    hits = client.rag_search(QUESTION, filled, mode=mode)
+def test_every_mode_finds_the_passage(client: LLMBackendClient, unchanged: str, mode: Any) -> None:
+    hits = client.rag_search(QUESTION, unchanged, mode=mode)
     best = hits[0]
     assert set(best) == {"text", "score", "document_id", "chunk", "collection", "metadata", "duplicates"}
-    assert (best.document_id, best.chunk, best.collection) == ("holiday", 0, filled)
+    assert (best.document_id, best.chunk, best.collection) == ("holiday", 0, unchanged)
     assert best.metadata == DOCUMENTS[0]["metadata"]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_sparse_search_finds_words_only(client: LLMBackendClient, filled: str) -> None:
-    assert [hit.document_id for hit in client.rag_search("Pelican", filled, mode="sparse")] == ["wifi"]
-    assert client.rag_search("qwertz", filled, mode="sparse") == []
+def test_sparse_search_finds_words_only(client: LLMBackendClient, unchanged: str) -> None:
+    assert [hit.document_id for hit in client.rag_search("Pelican", unchanged, mode="sparse")] == ["wifi"]
+    assert client.rag_search("qwertz", unchanged, mode="sparse") == []
 
 
-def test_an_unknown_mode_is_refused(client: LLMBackendClient, filled: str) -> None:
+def test_an_unknown_mode_is_refused(client: LLMBackendClient, unchanged: str) -> None:
     with pytest.raises(InvalidRequest, match="mode"):
-        client.rag_search("x", filled, mode="psychic")  # type: ignore[arg-type]
+        client.rag_search("x", unchanged, mode="psychic")  # type: ignore[arg-type]
 
 
-def test_top_k_bounds_the_hits(client: LLMBackendClient, filled: str) -> None:
+def test_top_k_bounds_the_hits(client: LLMBackendClient, unchanged: str) -> None:
     for top_k, count in ((1, 1), (2, 2), (1000, 3)):
-        assert len(client.rag_search(QUESTION, filled, top_k=top_k)) == count
+        assert len(client.rag_search(QUESTION, unchanged, top_k=top_k)) == count
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 1001])
-def test_top_k_has_bounds(client: LLMBackendClient, filled: str, top_k: int) -> None:
+def test_top_k_has_bounds(client: LLMBackendClient, unchanged: str, top_k: int) -> None:
     with pytest.raises(InvalidRequest, match="top_k"):
-        client.rag_search(QUESTION, filled, top_k=top_k)
+        client.rag_search(QUESTION, unchanged, top_k=top_k)
 
 
 @pytest.mark.parametrize(
@@ -267,9 +285,9 @@ def test_top_k_has_bounds(client: LLMBackendClient, filled: str, top_k: int) -> 
 )
 @pytest.mark.parametrize("mode", ["hybrid", "dense"])
 def test_filters_select_on_metadata(
-    client: LLMBackendClient, filled: str, filters: dict[str, Any], found: set[str], mode: Any
+    client: LLMBackendClient, unchanged: str, filters: dict[str, Any], found: set[str], mode: Any
 ) -> None:
-    hits = client.rag_search(QUESTION, filled, filters=filters, mode=mode)
+    hits = client.rag_search(QUESTION, unchanged, filters=filters, mode=mode)
     assert {hit.document_id for hit in hits} == found
 
 
@@ -294,35 +312,35 @@ def test_a_metadata_field_may_have_any_name(client: LLMBackendClient, collection
     ],
 )
 def test_a_filter_without_sense_is_refused(
-    client: LLMBackendClient, filled: str, filters: dict[str, Any]
+    client: LLMBackendClient, unchanged: str, filters: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidRequest, match="filters"):
-        client.rag_search("x", filled, filters=filters)
+        client.rag_search("x", unchanged, filters=filters)
     with pytest.raises(InvalidRequest, match="filters"):
-        client.rag_query("x", filled, filters=filters)
+        client.rag_query("x", unchanged, filters=filters)
 
 
-def test_several_collections_are_searched_at_once(client: LLMBackendClient, filled: str) -> None:
-    other = f"{filled}-other"
+def test_several_collections_are_searched_at_once(client: LLMBackendClient, unchanged: str) -> None:
+    other = f"{unchanged}-other"
     client.rag_ingest({"id": "extra", "text": "Holiday is booked in the portal."}, other)
     try:
-        hits = client.rag_search("holiday", [filled, other])
-        assert {hit.collection for hit in hits} == {filled, other}
-        assert len(client.rag_search("holiday", [filled, other], top_k=1)) == 1
-        assert len(client.rag_search("holiday", [filled, filled])) == 3
-        sources = client.rag_query("holiday", [filled, other]).sources
-        assert {source.collection for source in sources} == {filled, other}
+        hits = client.rag_search("holiday", [unchanged, other])
+        assert {hit.collection for hit in hits} == {unchanged, other}
+        assert len(client.rag_search("holiday", [unchanged, other], top_k=1)) == 1
+        assert len(client.rag_search("holiday", [unchanged, unchanged])) == 3
+        sources = client.rag_query("holiday", [unchanged, other]).sources
+        assert {source.collection for source in sources} == {unchanged, other}
     finally:
         client.delete_collection(other)
     with pytest.raises(NotFound, match=other):
-        client.rag_search("holiday", [filled, other])
+        client.rag_search("holiday", [unchanged, other])
 
 
-def test_an_empty_query_is_refused(client: LLMBackendClient, filled: str) -> None:
+def test_an_empty_query_is_refused(client: LLMBackendClient, unchanged: str) -> None:
     with pytest.raises(InvalidRequest, match="query"):
-        client.rag_search("", filled)
+        client.rag_search("", unchanged)
     with pytest.raises(InvalidRequest, match="question"):
-        client.rag_query("", filled)
+        client.rag_query("", unchanged)
     with pytest.raises(InvalidRequest, match="collection"):
         client.rag_search("x", [])
 
@@ -330,8 +348,8 @@ def test_an_empty_query_is_refused(client: LLMBackendClient, filled: str) -> Non
 # Asking
 
 
-def test_an_answer_has_numbered_sources_with_quotes(client: LLMBackendClient, filled: str) -> None:
-    answer = client.rag_query(QUESTION, filled)
+def test_an_answer_has_numbered_sources_with_quotes(client: LLMBackendClient, unchanged: str) -> None:
+    answer = client.rag_query(QUESTION, unchanged)
     assert isinstance(answer, Answer)
     assert answer.found
     assert "30" in answer
@@ -347,9 +365,9 @@ def by_name(hits: Any) -> list[Any]:
     return sorted(hits, key=lambda hit: (hit.document_id, hit.chunk))
 
 
-def test_sources_are_what_search_finds(client: LLMBackendClient, filled: str) -> None:
-    hits = client.rag_search(QUESTION, filled, top_k=2, filters={"year": {"gte": 2021}})
-    sources = client.rag_query(QUESTION, filled, top_k=2, filters={"year": {"gte": 2021}}).sources
+def test_sources_are_what_search_finds(client: LLMBackendClient, unchanged: str) -> None:
+    hits = client.rag_search(QUESTION, unchanged, top_k=2, filters={"year": {"gte": 2021}})
+    sources = client.rag_query(QUESTION, unchanged, top_k=2, filters={"year": {"gte": 2021}}).sources
     told = ("collection", "document_id", "chunk", "text", "metadata")
     assert len(hits) == 2
     for hit, source in zip(
@@ -358,9 +376,9 @@ def test_sources_are_what_search_finds(client: LLMBackendClient, filled: str) ->
         assert {key: source[key] for key in told} == {key: hit[key] for key in told}
 
 
-def test_a_streamed_answer_has_its_sources_first(client: LLMBackendClient, filled: str) -> None:
-    whole = client.rag_query(QUESTION, filled)
-    stream = client.rag_query(QUESTION, filled, stream=True)
+def test_a_streamed_answer_has_its_sources_first(client: LLMBackendClient, unchanged: str) -> None:
+    whole = client.rag_query(QUESTION, unchanged)
+    stream = client.rag_query(QUESTION, unchanged, stream=True)
     assert stream.sources == whole.sources
     assert "".join(stream) == stream.answer == whole
     assert stream.answer.found
@@ -368,16 +386,16 @@ def test_a_streamed_answer_has_its_sources_first(client: LLMBackendClient, fille
     assert stream.answer.model == whole.model
 
 
-def test_an_ended_stream_stays_ended(client: LLMBackendClient, filled: str) -> None:
-    stream = client.rag_query(QUESTION, filled, stream=True)
+def test_an_ended_stream_stays_ended(client: LLMBackendClient, unchanged: str) -> None:
+    stream = client.rag_query(QUESTION, unchanged, stream=True)
     list(stream)
     assert list(stream) == []
 
 
-def test_a_stream_may_be_left_early(client: LLMBackendClient, filled: str) -> None:
-    with client.rag_query(QUESTION, filled, stream=True) as stream:
+def test_a_stream_may_be_left_early(client: LLMBackendClient, unchanged: str) -> None:
+    with client.rag_query(QUESTION, unchanged, stream=True) as stream:
         assert stream.sources
-    assert client.rag_query(QUESTION, filled).found
+    assert client.rag_query(QUESTION, unchanged).found
 
 
 def test_an_empty_collection_knows_nothing(client: LLMBackendClient, collection: str) -> None:
@@ -393,45 +411,45 @@ def test_an_empty_collection_knows_nothing(client: LLMBackendClient, collection:
 
 @pytest.mark.parametrize("question", ["Who painted the Mona Lisa?", "How tall is the Eiffel Tower in Paris?"])
 def test_what_the_documents_do_not_tell_is_not_found(
-    client: LLMBackendClient, filled: str, question: str
+    client: LLMBackendClient, unchanged: str, question: str
 ) -> None:
-    answer = client.rag_query(question, filled)
+    answer = client.rag_query(question, unchanged)
     assert (answer.found, answer.citations) == (False, [])
     assert "nothing" in answer
     assert len(answer.sources) == 3  # for whoever wants to look
-    stream = client.rag_query(question, filled, stream=True)
+    stream = client.rag_query(question, unchanged, stream=True)
     assert "".join(stream) == stream.answer == answer
     assert not stream.answer.found
 
 
 def test_a_follow_up_question_is_understood_by_what_was_said_before(
-    client: LLMBackendClient, filled: str
+    client: LLMBackendClient, unchanged: str
 ) -> None:
     history = [
         {"role": "user", "content": "What does the canteen serve for lunch on Mondays?"},
         {"role": "assistant", "content": "Soup."},
     ]
-    assert not client.rag_query("And what does it cost?", filled).found
-    answer = client.rag_query("And what does it cost?", filled, history=history)
+    assert not client.rag_query("And what does it cost?", unchanged).found
+    answer = client.rag_query("And what does it cost?", unchanged, history=history)
     assert answer.found
     assert answer.sources[0].document_id == "lunch"
     turns = [*history, {"role": "user", "content": "And what does it cost?"}]
-    assert client.chat(turns, model=f"rag/{filled}") == answer
+    assert client.chat(turns, model=f"rag/{unchanged}") == answer
 
 
-def test_an_explained_answer_tells_what_it_came_from(client: LLMBackendClient, filled: str) -> None:
-    answer = client.rag_query(QUESTION, filled, explain=True)
+def test_an_explained_answer_tells_what_it_came_from(client: LLMBackendClient, unchanged: str) -> None:
+    answer = client.rag_query(QUESTION, unchanged, explain=True)
     explanation = answer.explanation
     assert explanation is not None
     assert explanation.question == QUESTION
     assert [one.document_id for one in explanation.candidates] == [one.document_id for one in answer.sources]
     assert explanation.candidates[0].quote_score == max(one.quote_score for one in explanation.candidates)
     assert all(explanation.ms[step] >= 0 for step in ("search", "quotes", "answer"))
-    stream = client.rag_query(QUESTION, filled, explain=True, stream=True)
+    stream = client.rag_query(QUESTION, unchanged, explain=True, stream=True)
     list(stream)
     assert stream.answer.explanation is not None
     assert stream.answer.explanation.candidates == explanation.candidates
-    assert client.rag_query(QUESTION, filled).explanation is None
+    assert client.rag_query(QUESTION, unchanged).explanation is None
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -468,26 +486,26 @@ def test_an_analysis_links_nothing(client: LLMBackendClient) -> None:
 # A collection as a chat model
 
 
-def test_a_collection_answers_as_a_chat_model(client: LLMBackendClient, filled: str) -> None:
-    reply = client.chat(QUESTION, model=f"rag/{filled}")
-    assert reply == client.rag_query(QUESTION, filled)
-    assert (reply.model, reply.finish_reason) == (f"rag/{filled}", "stop")
+def test_a_collection_answers_as_a_chat_model(client: LLMBackendClient, unchanged: str) -> None:
+    reply = client.chat(QUESTION, model=f"rag/{unchanged}")
+    assert reply == client.rag_query(QUESTION, unchanged)
+    assert (reply.model, reply.finish_reason) == (f"rag/{unchanged}", "stop")
 
 
-def test_a_collection_answers_as_a_streaming_chat_model(client: LLMBackendClient, filled: str) -> None:
-    stream = client.chat(QUESTION, model=f"rag/{filled}", stream=True)
-    assert "".join(stream) == client.rag_query(QUESTION, filled)
-    assert (stream.reply.model, stream.reply.finish_reason) == (f"rag/{filled}", "stop")
+def test_a_collection_answers_as_a_streaming_chat_model(client: LLMBackendClient, unchanged: str) -> None:
+    stream = client.chat(QUESTION, model=f"rag/{unchanged}", stream=True)
+    assert "".join(stream) == client.rag_query(QUESTION, unchanged)
+    assert (stream.reply.model, stream.reply.finish_reason) == (f"rag/{unchanged}", "stop")
 
 
-def test_the_last_user_message_is_the_question(client: LLMBackendClient, filled: str) -> None:
+def test_the_last_user_message_is_the_question(client: LLMBackendClient, unchanged: str) -> None:
     turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What is for lunch?"},
         {"role": "assistant", "content": "Soup."},
         {"role": "user", "content": [{"type": "text", "text": QUESTION}]},
     ]
-    assert client.chat(turns, model=f"rag/{filled}") == client.rag_query(QUESTION, filled)
+    assert client.chat(turns, model=f"rag/{unchanged}") == client.rag_query(QUESTION, unchanged)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -497,6 +515,6 @@ def test_an_unknown_collection_is_no_model(client: LLMBackendClient, collection:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_collection_needs_a_user_message(client: LLMBackendClient, filled: str, stream: Any) -> None:
+def test_a_collection_needs_a_user_message(client: LLMBackendClient, unchanged: str, stream: Any) -> None:
     with pytest.raises(InvalidRequest, match="user message"):
-        client.chat([{"role": "system", "content": "hi"}], model=f"rag/{filled}", stream=stream)
+        client.chat([{"role": "system", "content": "hi"}], model=f"rag/{unchanged}", stream=stream)
