@@ -37,7 +37,7 @@ from .interface import (
     one_version,
     point_id,
 )
-from .qdrant_filters import Syntax, condition_of
+from .qdrant_filters import Syntax, condition_of, groups_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -260,8 +260,9 @@ class QdrantIndex(ABC):
         return dict(zip(vectors, found, strict=True))
 
     def _where(self, conditions: Sequence[Condition], *, current: bool) -> Any:
-        must, must_not = [self._condition(one) for one in conditions], self._gone() if current else []
-        return self._syntax.group(must=must, must_not=must_not) if must or must_not else None
+        groups = groups_of(self._syntax, self._indexed, conditions)
+        groups["must_not"] += self._gone() if current else []
+        return self._syntax.group(**groups) if any(groups.values()) else None
 
     def _vector(self, name: List, text: str, vector: NDArray[np.float32] | None) -> Dense | Sparse:
         if name == "sparse":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..errors import InvalidRequest
@@ -46,13 +46,52 @@ def are_indexed(indexed: Indexed, conditions: Sequence[Condition]) -> bool:
     )
 
 
+def groups_of(syntax: Syntax, indexed: Indexed, conditions: Sequence[Condition]) -> dict[str, list[Any]]:
+    """Translate conditions that must all hold into an engine's `must`, `should` and `must_not`.
+
+    They are nested as little as possible: Qdrant checks every point again that an index finds by a nested condition.
+    """
+    found: dict[str, list[Any]] = {"must": [], "should": [], "must_not": []}
+    for one in conditions:
+        if isinstance(one, Combination) and one.of == "all":
+            inside = groups_of(syntax, indexed, one.conditions)
+            found["must"] += inside["must"]
+            found["must_not"] += inside["must_not"]
+            some = inside["should"]
+        elif isinstance(one, Combination):
+            some = list(_alternatives(syntax, indexed, one.conditions))
+            if one.of == "none":
+                found["must_not"] += some
+                continue
+        else:
+            some = [_field(syntax, indexed, path, one) for path in places(one.key)]
+        if len(some) == 1:
+            found["must"] += some
+        elif found["should"]:
+            found["must"] += [syntax.group(should=some)] if some else []
+        else:
+            found["should"] = some
+    return found
+
+
+def _alternatives(syntax: Syntax, indexed: Indexed, conditions: Sequence[Condition]) -> Iterator[Any]:
+    for one in conditions:
+        groups = groups_of(syntax, indexed, [one])
+        if groups["must"] or groups["must_not"]:
+            yield _group(syntax, groups)
+        else:
+            yield from groups["should"]
+
+
+def _group(syntax: Syntax, groups: dict[str, list[Any]]) -> Any:
+    if len(groups["must"]) == 1 and not groups["should"] and not groups["must_not"]:
+        return groups["must"][0]
+    return syntax.group(**groups)
+
+
 def condition_of(syntax: Syntax, indexed: Indexed, condition: Condition) -> Any:
     """Translate a condition into an engine's filter."""
-    if isinstance(condition, Combination):
-        inside = [condition_of(syntax, indexed, one) for one in condition.conditions]
-        group = {"all": "must", "any": "should", "none": "must_not"}[condition.of]
-        return syntax.group(**{group: inside})
-    return syntax.group(should=[_field(syntax, indexed, path, condition) for path in places(condition.key)])
+    return _group(syntax, groups_of(syntax, indexed, [condition]))
 
 
 def _field(syntax: Syntax, indexed: Indexed, key: str, condition: FieldCondition) -> Any:

@@ -5,6 +5,7 @@ The server's engine runs on a stand-in for the server (tests/qdrant.py).
 
 from __future__ import annotations
 
+import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from llmbackend import BackendError, InvalidRequest
 from llmbackend.engines import bm25, edge_filtering, qdrant_edge
 from llmbackend.engines.filters import conditions
+from llmbackend.engines.indexes import Indexes
 from llmbackend.engines.interface import Chunk, Layout, Physical, Search, VectorEngine, VectorIndex
 from llmbackend.engines.qdrant import QdrantIndex
 from llmbackend.engines.qdrant_edge import EdgeIndex, QdrantEdge
@@ -559,6 +561,72 @@ def test_both_engines_rank_alike(tmp_path: Path) -> None:
             ranked.append([(chunk.document_id, pytest.approx(score, rel=1e-3)) for chunk, score, _ in found])
         index.close()
     assert ranked[:3] == ranked[3:]
+
+
+def _fits(metadata: dict[str, Any], filters: dict[str, Any]) -> bool:
+    """Return whether a document's metadata fit, looked at one by one. Of operators it knows those of `_asked`."""
+
+    def fits(key: str, asked: Any) -> bool:
+        if key in ("and", "or"):
+            return (all if key == "and" else any)(_fits(metadata, one) for one in asked)
+        if key == "not":
+            return not _fits(metadata, asked)
+        there = metadata.get(key, [])
+        there = there if isinstance(there, list) else [there]
+        if not isinstance(asked, dict):
+            return any(value in (asked if isinstance(asked, list) else [asked]) for value in there)
+        if "exists" in asked:
+            return bool(there) == asked["exists"]
+        return any(asked["gte"] <= value < asked["lt"] for value in there)
+
+    return all(fits(key, asked) for key, asked in filters.items())
+
+
+def _asked(rng: random.Random, levels: int) -> dict[str, Any]:
+    """A filter on one to three fields, or a combination of such filters."""
+    if levels and rng.random() < 0.6:
+        inside = [_asked(rng, levels - 1) for _ in range(rng.choice([1, 2, 3]))]
+        return rng.choice([{"and": inside}, {"or": inside}, {"not": inside[0]}, {**inside[0], "or": inside}])
+    low, month = rng.randrange(90), rng.randrange(1, 9)
+    fields: dict[str, list[Any]] = {
+        "kind": [f"k{rng.randrange(9)}", [f"k{number}" for number in range(rng.randrange(1, 9))]],
+        "price": [{"gte": low, "lt": low + rng.choice([1, 10, 60])}, {"exists": rng.random() < 0.5}],
+        "signed": [{"gte": f"2026-0{month}-01", "lt": f"2026-0{month + 1}-01"}],
+        "tags": [f"t{rng.randrange(12)}", ["t1", "t2", "nothing"]],
+    }
+    return {name: rng.choice(fields[name]) for name in rng.sample(sorted(fields), rng.choice([1, 1, 2, 3]))}
+
+
+@pytest.mark.parametrize("indexed", ["declared", "not declared"])
+def test_any_combination_of_filters_finds_what_a_look_at_each_document_finds(
+    engine: VectorEngine, indexed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 1)
+    kinds: Indexes = {"kind": "keyword", "price": "float", "signed": "datetime", "tags": "keyword"}
+    rng, physical, vectors = random.Random(4), _physical(), _vectors(300)
+    documents: dict[str, dict[str, Any]] = {}
+    for number in range(len(vectors)):
+        month, day = rng.randrange(1, 10), rng.randrange(1, 28)
+        metadata = {
+            "kind": f"k{rng.randrange(9)}",
+            "price": rng.randrange(10_000) / 100,
+            "signed": f"2026-0{month}-{day:02}",
+            "tags": [f"t{tag}" for tag in rng.sample(range(12), 3)],
+        }
+        documents[f"d{number}"] = {name: metadata[name] for name in metadata if rng.random() < 0.9}
+    engine.create(physical.id, Layout(2, kinds if indexed == "declared" else {}))
+    index = engine.open(physical)
+    index.upsert([Chunk(name, "v1", 0, 1, f"text {name}", documents[name]) for name in documents], vectors)
+    try:
+        for _ in range(80):
+            filters = _asked(rng, 2)
+            expected = [name for name in documents if _fits(documents[name], filters)]
+            for top_k in (300, 5):
+                where = conditions(filters)
+                found = index.search(Search("text", vectors[0], mode="dense", top_k=top_k, conditions=where))
+                assert [hit.chunk.document_id for hit in found] == expected[:top_k], filters
+    finally:
+        index.close()
 
 
 @pytest.mark.parametrize("teams", [[1, 3], [77], [99]], ids=["common", "rare", "none"])
