@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from .edge_shard import WRITTEN
 from .filters import Combination, Condition, FieldCondition
 from .indexes import EXACT, places, steps
 
@@ -34,6 +35,7 @@ class Columns:
     def __init__(self, paths: Iterable[str]) -> None:
         self._columns = {path: _Column(path) for path in paths}
         self._ids = _Growing(np.uint64, 2)
+        self._written = _Growing(np.int64)
         self._sorted: tuple[NDArray[np.uint64], NDArray[np.intp]] = (
             np.empty(0, np.uint64),
             np.empty(0, np.intp),
@@ -60,6 +62,7 @@ class Columns:
         with self._lock:
             first = self._ids.size
             self._ids.extend([divmod(point.int, 2**64) for point, _ in points])
+            self._written.extend([payload[WRITTEN] for _, payload in points])
             for column in self._columns.values():
                 column.add(first, [payload for _, payload in points])
             self.version += 1
@@ -74,6 +77,12 @@ class Columns:
         with self._lock:
             digits = self._ids.now[rows].astype(">u8").tobytes().hex()
         return [digits[start : start + 32] for start in range(0, len(digits), 32)]
+
+    def written(self, rows: NDArray[np.intp]) -> list[int]:
+        """Return the times at which the points in these rows were written."""
+        with self._lock:
+            times: list[int] = self._written.now[rows].tolist()
+            return times
 
     def which(self, ids: Sequence[uuid.UUID], mask: Mask) -> list[bool]:
         """Return, for each of these points, whether a row of it fits."""

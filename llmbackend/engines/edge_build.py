@@ -19,10 +19,9 @@ from anyio import CancelScope, open_process
 
 from .. import privacy
 from ..errors import BackendError
-from .edge_shard import config, make_indexes
+from .edge_shard import OWN_FIELDS, config, make_indexes
 from .indexes import in_points
 from .interface import Layout
-from .qdrant import INDEXED_FIELDS
 from .qdrant_edge import IN_USE, Build, EdgeIndex
 
 
@@ -69,7 +68,7 @@ def _build(folder: Path, layout: Layout, what: Build) -> None:
 
     if what != "repair":
         shard = qdrant_edge.EdgeShard.load(str(folder), config(layout.dimension, graph=what != "segments"))
-        make_indexes(shard, {**INDEXED_FIELDS, **in_points(layout.indexes)})
+        make_indexes(shard, {**OWN_FIELDS, **in_points(layout.indexes)})
         if what != "indexes":
             shard.optimize()
         shard.flush()

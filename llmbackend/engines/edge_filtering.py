@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import threads, tracing
 from ..errors import LLMBackendError
+from .edge_shard import WRITTEN
 from .filters import Combination, Condition, terms_of
 from .indexes import places, selector
 from .interface import Scored
@@ -40,24 +41,20 @@ MOST_PARTS = 8
 DEEPEST = 4_000
 """How far down the unfiltered list to look for chunks that fit a filter, before all chunks are checked."""
 NAMED_AT_ONCE = 10_000
-"""Most ids in one of Edge's filters: so many take Edge 10 ms."""
-FITTING = 40_000
-"""If more points fit a filter, a search looks for them among the nearest instead of naming their ids. Without a graph,
-finding the nearest means looking at all points."""
-A_LOOK = 6
-"""Ids that are named in the time that one hit takes in a list that is looked through."""
-KEPT_PARTS = 4
+"""Most points that one of Edge's filters names: so many take Edge 10 ms."""
+A_LOOK = 10
+"""Points that are named and looked at in the time that one hit takes in a list that is looked through."""
 COLUMNS_FROM = 1_000
 """Least chunks for which fields are read into columns: checking a filter in fewer takes a few milliseconds."""
 MOST_COLUMNS = 64
 """Most columns of an index; the least recently used are dropped. A column takes 16 bytes for each chunk that has the
-field; all together take another 28 bytes a chunk. As many fields that no chunk has are remembered; these take nothing."""
+field; all together take another 36 bytes a chunk. As many fields that no chunk has are remembered; these take nothing."""
 REST = 9
 """After a reading that found no new field, nothing is read for so many times its duration, so that made-up field names
 cost a tenth of the time at most."""
 AFTER_FAILURE = 60.0  # seconds
 RESOLVED = 16
-"""Most filters whose results are kept, until the next write: a byte a chunk, and the ids as Edge's filters."""
+"""Most filters whose results are kept, until the next write: a byte a chunk."""
 _FILTERING = threading.Lock()
 
 
@@ -77,8 +74,6 @@ class _Resolved:
     mask: Mask
     """Whether each row of the columns fits."""
     count: int
-    parts: list[Any] | None = None
-    """Edge's filters that name these points, at most NAMED_AT_ONCE in each; made when first needed."""
 
 
 class Filtering:
@@ -98,6 +93,7 @@ class Filtering:
         self._not_before = 0.0
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._adding = threading.Lock()
         self._closed = threading.Event()
         self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
 
@@ -120,12 +116,17 @@ class Filtering:
             return [next(rest) if scored is None else scored for scored in found]
         return [scored for scored in found if scored is not None]
 
-    def add(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> None:
-        """Add chunks that were just written to the columns."""
-        with self._lock:
-            both = [columns for columns in (self._columns, self._reading) if columns is not None]
-        for columns in both:
-            columns.add(points)
+    @contextmanager
+    def adding(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> Iterator[None]:
+        """Wrap a write of chunks: they are added to the columns first, since a chunk that is written again is named by the
+        new time as soon as it has it. No reading begins in between, as it might miss them.
+        """
+        with self._adding:
+            with self._lock:
+                both = [columns for columns in (self._columns, self._reading) if columns is not None]
+            for columns in both:
+                columns.add(points)
+            yield
         if both and self._columns is not None and len(self._columns) > self._most_rows:
             self._read_later()  # most rows may be of chunks that were deleted since
 
@@ -162,9 +163,8 @@ class Filtering:
         found: list[list[Scored] | None] = [None] * len(queries)
         # The best points that fit may be near the top of the unfiltered list.
         depth = LEAST_BATCH + 3 * limit * len(resolved.mask) // (2 * max(1, resolved.count))
-        named = 0 if resolved.parts is not None else resolved.count
-        looks = resolved.count > FITTING or len(queries) * depth * A_LOOK < named
-        for number, query in enumerate(queries if resolved.count and looks and depth <= DEEPEST else []):
+        looks = depth <= DEEPEST and depth * A_LOOK < resolved.count
+        for number, query in enumerate(queries if looks else []):
             [scored] = self._index.query([query], depth)
             fits = columns.which([point for point, _ in scored], resolved.mask)
             best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
@@ -172,13 +172,28 @@ class Filtering:
                 found[number] = best
         missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
         if missing:
-            if (parts := resolved.parts) is None:
-                parts = self._named(columns.ids(resolved.mask.nonzero()[0]))
-                if len(parts) <= KEPT_PARTS:
-                    resolved.parts = parts
-            rest = iter(self._among(missing, limit, parts))
+            rest = iter(self._of_rows(missing, limit, columns, resolved))
             return [next(rest) if scored is None else scored for scored in found]
         return [scored for scored in found if scored is not None]
+
+    def _of_rows(
+        self, queries: list[Any], limit: int, columns: Columns, resolved: _Resolved
+    ) -> list[list[Scored]]:
+        """Name the points that fit: by the time of their writing, since a number takes a tenth of an id's time.
+
+        If two were written at the same time, and one does not fit, they are named by their ids.
+        """
+        rows = resolved.mask.nonzero()[0]
+        if self._index.names_by_time:
+            times = columns.written(rows)
+            parts = [
+                self._syntax.group(must=[self._syntax.any_of(WRITTEN, times[start : start + NAMED_AT_ONCE])])
+                for start in range(0, len(times), NAMED_AT_ONCE)
+            ]
+            found = self._among(queries, limit, parts)
+            if all(columns.which([point for scored in found for point, _ in scored], resolved.mask)):
+                return found
+        return self._among(queries, limit, self._named(columns.ids(rows)))
 
     def _resolve(self, columns: Columns, conditions: Sequence[Condition]) -> _Resolved:
         key, version = repr(conditions), columns.version
@@ -206,7 +221,7 @@ class Filtering:
     def _among(self, queries: list[Any], limit: int, parts: Sequence[Any]) -> list[list[Scored]]:
         best: list[list[Scored]] = [[] for _ in queries]
         for part in parts:
-            found = self._index.query(queries, limit, part)
+            found = self._index.query(queries, limit, part, exact=True)
             best = [_best(its, more, limit) for its, more in zip(best, found, strict=True)]
             threads.give_way()
         return best
@@ -266,9 +281,9 @@ class Filtering:
         from .columns import Columns
 
         columns = Columns(paths)
-        with self._lock:
+        with self._adding, self._lock:
             self._reading = columns
-        for page in self._index.pages(sorted({selector(path) for path in paths}), READ_BATCH):
+        for page in self._index.pages([WRITTEN, *sorted({selector(path) for path in paths})], READ_BATCH):
             columns.add([(record.id, record.payload or {}) for record in page])
             if self._closed.is_set():
                 return False

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from .indexes import parts
-from .qdrant import DENSE, HNSW_EF_CONSTRUCT, HNSW_M, SPARSE
+from .qdrant import DENSE, HNSW_EF_CONSTRUCT, HNSW_M, INDEXED_FIELDS, SPARSE
 
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without a graph
+WRITTEN = "written"
+OWN_FIELDS = {**INDEXED_FIELDS, WRITTEN: "integer"}
+"""Our own fields with an index, and its type. Points are named by the time at which they were written (columns.py)."""
 SEARCH_THREADS = 2  # for each open collection, of which there may be hundreds
 
 
@@ -42,7 +45,10 @@ def make_indexes(shard: Any, kinds: Mapping[str, str]) -> None:
             shard.update(edge.UpdateOperation.delete_field_index(path))
     for path, kind in kinds.items():
         if parts(path) not in there:
-            index = getattr(edge, f"{kind.capitalize()}IndexParams")(memory=mapped)
+            params = getattr(edge, f"{kind.capitalize()}IndexParams")
+            index = (
+                params(lookup=True, range=False, memory=mapped) if path == WRITTEN else params(memory=mapped)
+            )
             shard.update(edge.UpdateOperation.create_field_index(path, index))
 
 

@@ -86,6 +86,7 @@ class QdrantIndex(ABC):
         self._writer = writer
         self._ahead: dict[str, int] = {}
         """Times of writing that are ahead of our clock, by document: another clock may be fast, or ours was set back."""
+        self._last_moment = 0
         self._indexed: dict[tuple[str, ...], str] = {}
         """The type of index that each path of a point has."""
 
@@ -179,7 +180,7 @@ class QdrantIndex(ABC):
             "hash": chunk.hash,
             "chunk": chunk.number,
             "chunks": chunk.total,
-            "written": max(time.time_ns(), self._ahead.get(chunk.document_id, 0) + 1),
+            "written": chunk.written or self._moment(chunk.document_id),
             "text": chunk.text,
         }
         # Edge is slow to convert dictionaries, even empty ones.
@@ -190,6 +191,11 @@ class QdrantIndex(ABC):
         if self._writer:
             payload["writer"] = self._writer
         return payload
+
+    def _moment(self, document_id: str) -> int:
+        """Return the time, which is later for each chunk than for the last: some clocks stand still for milliseconds."""
+        self._last_moment = max(time.time_ns(), self._last_moment + 1)
+        return max(self._last_moment, self._ahead.get(document_id, 0) + 1)
 
     def stored(self, versions: Sequence[tuple[str, str]]) -> set[str]:
         heads = {point_id(self._namespace, name, digest, 0): name for name, digest in versions}

@@ -23,16 +23,15 @@ from .. import threads
 from ..disk import DELETING, Disk
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
-from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
+from .edge_filtering import COLUMNS_FROM, LEAST_BATCH, READ_BATCH, Filtering, next_size
 from .edge_refusals import translated
-from .edge_shard import config, kind_of, make_indexes
+from .edge_shard import OWN_FIELDS, WRITTEN, config, kind_of, make_indexes
 from .edge_syntax import EdgeSyntax
 from .filters import Condition
 from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
 from .interface import Found, Layout, Physical, Scored, Search, VectorIndex, one_version
 from .qdrant import (
     DENSE,
-    INDEXED_FIELDS,
     SPARSE,
     Dense,
     Point,
@@ -127,6 +126,9 @@ class QdrantEdge:
         pass
 
 
+LOOKED_AT = 20_000
+"""If no more points fit a filter, a search looks at each of these. The graph would take as long, and miss some: of a
+point's neighbours, few fit. (Edge knows by itself only for filters on one field how few points fit.)"""
 AT_ONCE, AT_ONCE_CHARACTERS = 64, 2_000
 """Most hits and characters of a search that runs on the event loop: in a thread, it would take a quarter longer."""
 
@@ -175,7 +177,7 @@ class EdgeIndex(QdrantIndex):
 
             folder.mkdir(parents=True)
             shard = edge.EdgeShard.create(str(folder), config(dimension))
-            make_indexes(shard, INDEXED_FIELDS | in_points(indexes))
+            make_indexes(shard, OWN_FIELDS | in_points(indexes))
             shard.flush()
             shard.close()
 
@@ -197,9 +199,9 @@ class EdgeIndex(QdrantIndex):
                     threads.give_way()
                     vector = {DENSE: point.dense.data, SPARSE: edge.SparseVector(*point.sparse)}
                     records.append(edge.Point(id=point.id, vector=vector, payload=point.payload))
-                with self._disk.writing(_size(batch) + UPDATE):
+                new = [(point.id, point.payload) for point in batch]
+                with self._disk.writing(_size(batch) + UPDATE), self._filtering.adding(new):
                     self._update(edge.UpdateOperation.upsert_points(records))
-                self._filtering.add([(point.id, point.payload) for point in batch])
 
     def _update(self, operation: Any) -> None:
         try:
@@ -255,7 +257,8 @@ class EdgeIndex(QdrantIndex):
     ) -> list[list[Scored]]:
         queries = [self._nearest_to(vector) for vector in vectors]
         if are_indexed(self._indexed, conditions):
-            return self.query(queries, limit, where)
+            few = where is not None and self._estimated(where) <= LOOKED_AT
+            return self.query(queries, limit, where, exact=few)
         return self._filtering.nearest(queries, limit, where, conditions)
 
     def search(self, asked: Search) -> list[Found]:
@@ -274,14 +277,25 @@ class EdgeIndex(QdrantIndex):
         with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(exact=False)))
 
-    def query(self, queries: list[Any], limit: int, where: Any = None) -> list[list[Scored]]:
-        found = self._queried(queries, limit, where)
+    def _estimated(self, where: Any) -> int:
+        """Return about how many points fit a filter on indexed fields, without looking at them."""
+        with translated(self.folder):
+            return int(self._shard.count(self._edge.CountRequest(filter=where, exact=False)))
+
+    def query(
+        self, queries: list[Any], limit: int, where: Any = None, *, exact: bool = False
+    ) -> list[list[Scored]]:
+        """Return the points nearest to each query; if `exact`, by looking at all that fit, not by the graph."""
+        found = self._queried(queries, limit, where, exact=exact)
         return [[(point.id, point.score) for point in points] for points in found]
 
-    def _queried(self, queries: list[Any], limit: int, where: Any = None, *, payload: bool = False) -> Any:
+    def _queried(
+        self, queries: list[Any], limit: int, where: Any = None, *, payload: bool = False, exact: bool = False
+    ) -> Any:
         edge = self._edge
+        params = edge.SearchParams(exact=True) if exact else None
         asked = [
-            edge.QueryRequest(limit=limit, query=query, filter=where, with_payload=payload)
+            edge.QueryRequest(limit=limit, query=query, filter=where, with_payload=payload, params=params)
             for query in queries
         ]
         with translated(self.folder):
@@ -311,6 +325,14 @@ class EdgeIndex(QdrantIndex):
         with translated(self.folder):
             schema = self._shard.info().payload_schema
         self._indexed = {parts(path): kind_of(index) for path, index in schema.items()}
+
+    @property
+    def names_by_time(self) -> bool:
+        """Whether points can be named by the time at which they were written; not so in shards of earlier versions."""
+        return (WRITTEN,) in self._indexed
+
+    def lacks(self, indexes: Indexes) -> bool:
+        return super().lacks(indexes) or (not self.names_by_time and self.about() >= COLUMNS_FROM)
 
     def _index_own_fields(self) -> None:
         """Nothing to do: every shard is made with them."""

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbackend.engines import bm25, edge_filtering
+from llmbackend.engines import bm25, edge_filtering, qdrant_edge
+from llmbackend.engines.edge_build import _build
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.interface import Chunk, Layout, Physical, Search
-from llmbackend.engines.qdrant_edge import QdrantEdge
+from llmbackend.engines.qdrant_edge import EdgeIndex, QdrantEdge
 
 VALUES: list[Any] = [
     [], [None], [[]], [[1]], [["x"]], {}, {"b": 1}, [{"b": 1}, {"b": "x"}], {"b": []}, "x", ["x", "y"], "", 1, 1.0, 1.5,
@@ -171,9 +172,9 @@ def test_what_is_written_while_columns_are_read_is_in_them(
 def test_however_many_fit_the_best_of_them_are_found(
     made: Callable[..., Any], share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for named in (10_000, 7):
+    for named, look in ((10_000, 10), (7, 10), (7, 0)):
         monkeypatch.setattr(edge_filtering, "NAMED_AT_ONCE", named)
-        monkeypatch.setattr(edge_filtering, "FITTING", named)
+        monkeypatch.setattr(edge_filtering, "A_LOOK", look)
         index = made({f"d{n}": {"n": n} for n in range(400)})
         where = conditions({"n": list(range(0, 400, share))})
 
@@ -188,6 +189,40 @@ def test_however_many_fit_the_best_of_them_are_found(
         _read(index, {"n": 1})
         assert ranked() == before
         assert len(before) == 5
+
+
+@pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
+@pytest.mark.parametrize("clock", ["stands still", "was not indexed"])
+def test_points_that_have_no_time_of_their_own_are_named_by_their_ids(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, clock: str, mode: Any
+) -> None:
+    monkeypatch.setattr(qdrant_edge, "COLUMNS_FROM", 1)
+    index = made({})
+    if clock == "stands still":
+        monkeypatch.setattr(index, "_moment", lambda _: 7)
+    else:
+        index._update(index._edge.UpdateOperation.delete_field_index("written"))
+        index._learn_indexes()
+    _write(index, {f"d{n}": {"team": n % 5} for n in range(50)})
+    _read(index, {"team": 1})
+    for top_k in (3, 50):
+        found = _found(index, {"team": 1}, mode, top_k)
+        assert found <= {f"d{n}" for n in range(1, 50, 5)}
+        assert len(found) == min(top_k, 10)
+    assert index.lacks({}) == (clock == "was not indexed"), "then it is rebuilt"
+    index.close()
+    _build(index.folder, Layout(2), "indexes")
+    again = EdgeIndex(index.folder)
+    assert again.names_by_time
+    again.close()
+
+
+def test_a_clock_that_stands_still_gives_each_chunk_a_time_of_its_own(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 7)
+    index = made({f"d{n}": {"team": n % 5} for n in range(50)})
+    assert len({chunk.written for chunk in index.read(100, None).chunks}) == 50
 
 
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
@@ -246,8 +281,9 @@ def test_names_that_are_made_up_are_looked_for_seldom(
 
 
 def test_another_index_with_the_same_chunks_takes_columns_over(made: Callable[..., Any]) -> None:
-    documents = {f"d{n}": {"team": n % 5} for n in range(20)}
-    index, another = made(documents), made(documents)
+    index, another = made({f"d{n}": {"team": n % 5} for n in range(20)}), made({})
+    stored = index.read(100, None)
+    another.upsert(stored.chunks, stored.vectors)
     _read(index, {"team": 1})
     another.take_over(index)
     assert another._filtering._covering(conditions({"team": 1}))

@@ -576,7 +576,7 @@ def _fits(metadata: dict[str, Any], filters: dict[str, Any]) -> bool:
         if not isinstance(asked, dict):
             return any(value in (asked if isinstance(asked, list) else [asked]) for value in there)
         if "exists" in asked:
-            return bool(there) == asked["exists"]
+            return bool(there) is bool(asked["exists"])
         return any(asked["gte"] <= value < asked["lt"] for value in there)
 
     return all(fits(key, asked) for key, asked in filters.items())
