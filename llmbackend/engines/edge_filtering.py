@@ -1,8 +1,9 @@
-"""Searches an Edge shard by a filter on fields without an index.
+"""Searches an Edge shard by a filter.
 
-A background thread reads the fields that filters use into columns (columns.py), once, and writes update them: a filter
-is then resolved to points in about a millisecond. Until they are read, the filter is checked at the top of the unfiltered
-list, and if too few hits fit there, in every chunk, once for all lists of a search.
+Edge itself finds the points that fit a filter on one indexed field. For others, a background thread reads the fields that
+filters use into columns (columns.py), once, and writes update them: a filter is then resolved to points in about a
+millisecond. Until they are read, the filter is checked at the top of the unfiltered list, and if too few hits fit there,
+in every chunk, once for all lists of a search.
 
 Edge holds the interpreter's lock in every call, so long work is done in parts, sized by the time that they take.
 """
@@ -44,8 +45,13 @@ NAMED_AT_ONCE = 10_000
 """Most points that one of Edge's filters names: so many take Edge 10 ms."""
 A_LOOK = 10
 """Points that are named and looked at in the time that one hit takes in a list that is looked through."""
+LOOKED_AT = 10_000
+"""If no more points fit a filter on indexed fields, a search looks at each of these, which takes at most 10 ms."""
 COLUMNS_FROM = 1_000
 """Least chunks for which fields are read into columns: checking a filter in fewer takes a few milliseconds."""
+CHECKED = 3
+"""Points that are checked in the time in which one is named. Edge gets all points that fit one of several conditions by
+its index, and checks the others in each: if these are far more than fit, columns are read for indexed fields, too."""
 MOST_COLUMNS = 64
 """Most columns of an index; the least recently used are dropped. A column takes 16 bytes for each chunk that has the
 field; all together take another 36 bytes a chunk. As many fields that no chunk has are remembered; these take nothing."""
@@ -107,7 +113,7 @@ class Filtering:
         terms, _ = terms_of(conditions)
         if chunks * terms <= self._lookups:
             with self._part(chunks * terms):
-                return self._index.query(queries, limit, where)
+                return self._index.query(queries, limit, where, exact=True)
         found = [self._near(query, limit, where, terms, chunks) for query in queries]
         if None in found:
             parts = self._named(self._anywhere(where, terms, chunks))
@@ -115,6 +121,52 @@ class Filtering:
             rest = iter(self._among(missing, limit, parts))
             return [next(rest) if scored is None else scored for scored in found]
         return [scored for scored in found if scored is not None]
+
+    def by_indexes(
+        self,
+        queries: list[Any],
+        in_graph: Sequence[bool],
+        limit: int,
+        where: Any,
+        conditions: Sequence[Condition],
+    ) -> list[list[Scored]]:
+        """Return the same for a filter on fields that all have an index. `in_graph` are the queries that use the graph.
+
+        A graph is never searched by a filter. If a tenth of the points fit, few of a point's neighbours do: a search ends
+        early, with a third of the best points. So it looks at all points that fit, or at the top of the unfiltered list.
+        Edge finds those that fit; if it would check far more, columns do.
+        """
+        found: list[list[Scored] | None] = [None] * len(queries)
+        chunks, fitting = self._index.about(), self._index.estimated(conditions)
+        depth = _depth(limit, chunks, fitting) if fitting > LOOKED_AT else 0
+        slow = not depth and self._checked(conditions, chunks) > max(LOOKED_AT, CHECKED * fitting)
+        columns = self._covering(conditions) if slow else None
+        terms, _ = terms_of(conditions)
+        for number, query in enumerate(queries):
+            if not in_graph[number]:
+                continue
+            if columns is not None:
+                [found[number]] = self._by_columns([query], limit, columns, conditions)
+            elif depth:
+                [scored] = self._index.query([query], depth)
+                fits = set(self._fitting([point for point, _ in scored], where, terms))
+                best = [one for one in scored if one[0] in fits][:limit]
+                found[number] = best if len(best) == limit else None
+        missing = [query for query, scored in zip(queries, found, strict=True) if scored is None]
+        rest = iter(self._index.query(missing, limit, where, exact=True) if missing else [])
+        return [next(rest) if scored is None else scored for scored in found]
+
+    def _checked(self, conditions: Sequence[Condition], chunks: int) -> int:
+        """Return about how many points Edge gets by its indexes for conditions that must all hold."""
+        counts = [chunks]
+        for one in conditions:
+            if not isinstance(one, Combination):
+                counts.append(self._index.estimated([one]))
+            elif one.of == "all":
+                counts.append(self._checked(one.conditions, chunks))
+            elif one.of == "any":
+                counts.append(sum(self._checked([each], chunks) for each in one.conditions))
+        return min(counts)
 
     @contextmanager
     def adding(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> Iterator[None]:
@@ -161,10 +213,8 @@ class Filtering:
     ) -> list[list[Scored]]:
         resolved = self._resolve(columns, conditions)
         found: list[list[Scored] | None] = [None] * len(queries)
-        # The best points that fit may be near the top of the unfiltered list.
-        depth = LEAST_BATCH + 3 * limit * len(resolved.mask) // (2 * max(1, resolved.count))
-        looks = depth <= DEEPEST and depth * A_LOOK < resolved.count
-        for number, query in enumerate(queries if looks else []):
+        depth = _depth(limit, len(resolved.mask), resolved.count)
+        for number, query in enumerate(queries if depth else []):
             [scored] = self._index.query([query], depth)
             fits = columns.which([point for point, _ in scored], resolved.mask)
             best = [one for one, its in zip(scored, fits, strict=True) if its][:limit]
@@ -353,6 +403,14 @@ class Filtering:
         threads.give_way()
         if lookups > self._lookups // 2 or took > HELD:
             self._lookups = next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
+
+
+def _depth(limit: int, chunks: int, fitting: int) -> int:
+    """Return how far down the unfiltered list the `limit` best of the fitting points are; 0 if looking at each of these
+    is faster.
+    """
+    depth = LEAST_BATCH + 3 * limit * chunks // (2 * max(1, fitting))
+    return depth if depth <= DEEPEST and depth * A_LOOK < fitting else 0
 
 
 def _best(some: list[Scored], more: list[Scored], limit: int) -> list[Scored]:

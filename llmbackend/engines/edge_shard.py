@@ -9,6 +9,7 @@ from .indexes import parts
 from .qdrant import DENSE, HNSW_EF_CONSTRUCT, HNSW_M, INDEXED_FIELDS, SPARSE
 
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without a graph
+FULL_SCAN = 10_000  # kilobytes of vectors; fewer are all looked at, even if there is a graph
 WRITTEN = "written"
 OWN_FIELDS = {**INDEXED_FIELDS, WRITTEN: "integer"}
 """Our own fields with an index, and its type. Points are named by the time at which they were written (columns.py)."""
@@ -23,8 +24,12 @@ def config(dimension: int, *, graph: bool = True) -> Any:
     return edge.EdgeConfig(
         vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=mapped)},
+        # Without links of their own for the values of each indexed field: no search goes through the graph by a filter.
         hnsw_config=edge.HnswIndexConfig(
-            m=HNSW_M if graph else 0, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=10_000
+            m=HNSW_M if graph else 0,
+            ef_construct=HNSW_EF_CONSTRUCT,
+            full_scan_threshold=FULL_SCAN,
+            payload_m=0,
         ),
         optimizers=edge.EdgeOptimizersConfig(indexing_threshold=GRAPH_FROM if graph else 1),
         max_search_threads=SEARCH_THREADS,

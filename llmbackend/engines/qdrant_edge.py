@@ -23,7 +23,7 @@ from .. import threads
 from ..disk import DELETING, Disk
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
-from .edge_filtering import COLUMNS_FROM, LEAST_BATCH, READ_BATCH, Filtering, next_size
+from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
 from .edge_refusals import translated
 from .edge_shard import OWN_FIELDS, WRITTEN, config, kind_of, make_indexes
 from .edge_syntax import EdgeSyntax
@@ -126,9 +126,7 @@ class QdrantEdge:
         pass
 
 
-LOOKED_AT = 20_000
-"""If no more points fit a filter, a search looks at each of these. The graph would take as long, and miss some: of a
-point's neighbours, few fit. (Edge knows by itself only for filters on one field how few points fit.)"""
+LARGE = 20_000  # chunks; so many are rebuilt to be named by time, in a shard of an earlier version
 AT_ONCE, AT_ONCE_CHARACTERS = 64, 2_000
 """Most hits and characters of a search that runs on the event loop: in a thread, it would take a quarter longer."""
 
@@ -256,9 +254,11 @@ class EdgeIndex(QdrantIndex):
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
     ) -> list[list[Scored]]:
         queries = [self._nearest_to(vector) for vector in vectors]
+        if where is None:
+            return self.query(queries, limit)
         if are_indexed(self._indexed, conditions):
-            few = where is not None and self._estimated(where) <= LOOKED_AT
-            return self.query(queries, limit, where, exact=few)
+            in_graph = [not isinstance(vector, Sparse) for vector in vectors]
+            return self._filtering.by_indexes(queries, in_graph, limit, where, conditions)
         return self._filtering.nearest(queries, limit, where, conditions)
 
     def search(self, asked: Search) -> list[Found]:
@@ -277,8 +277,9 @@ class EdgeIndex(QdrantIndex):
         with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(exact=False)))
 
-    def _estimated(self, where: Any) -> int:
+    def estimated(self, conditions: Sequence[Condition]) -> int:
         """Return about how many points fit a filter on indexed fields, without looking at them."""
+        where = self._where(conditions, current=False)
         with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(filter=where, exact=False)))
 
@@ -332,7 +333,7 @@ class EdgeIndex(QdrantIndex):
         return (WRITTEN,) in self._indexed
 
     def lacks(self, indexes: Indexes) -> bool:
-        return super().lacks(indexes) or (not self.names_by_time and self.about() >= COLUMNS_FROM)
+        return super().lacks(indexes) or (not self.names_by_time and self.about() >= LARGE)
 
     def _index_own_fields(self) -> None:
         """Nothing to do: every shard is made with them."""

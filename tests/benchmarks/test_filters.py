@@ -64,6 +64,18 @@ def _filters(before: str, n: int) -> dict[str, dict[str, Any]]:
         "times": {signed: {"gte": f"2026-{month:02}-{day:02}", "lt": f"2026-{month:02}-{day + 7:02}"}},
         "one of a list": {tags: f"t{n % TAGS}"},
         "two fields": {kind: [f"k{(n + step) % KINDS}" for step in range(10)], price: _price(n, 10)},
+        "three fields": {
+            kind: [f"k{(n + step) % KINDS}" for step in range(10)],
+            price: _price(n, 25),
+            tags: [f"t{(n + step) % TAGS}" for step in range(20)],
+        },
+        "not": {price: _price(n, 4), "not": {kind: [f"k{even}" for even in range(0, KINDS, 2)]}},
+        "not, and, or": {
+            "and": [
+                {"or": [{kind: f"k{n % KINDS}"}, {kind: f"k{(n + 7) % KINDS}"}]},
+                {"not": {price: {"gte": 50}}},
+            ]
+        },
         "or": {"or": [{kind: f"k{n % KINDS}", price: _price(0, 50)}, {price: _price(n, 1)}]},
     }
 
@@ -146,7 +158,7 @@ def _first_filters(index: EdgeIndex, queries: Sequence[Asked]) -> None:
     ended.set()
     other.join()
     print(
-        f"    the first filter {firsts[0]:.2f} s, six others {statistics.median(firsts[1:]):.2f}; fields read after "
+        f"    the first filter {firsts[0]:.2f} s, {len(firsts) - 1} others {statistics.median(firsts[1:]):.2f}; fields read after "
         f"{took:.1f} s, {spent:.1f} of the processor (other searches included), {_anonymous() - memory:,.0f} MB\n"
         f"    other searches before: {quiet}\n    meanwhile: {told()}",
         flush=True,

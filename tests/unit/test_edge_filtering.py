@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbackend.engines import bm25, edge_filtering, qdrant_edge
+from llmbackend.engines import bm25, edge_filtering, edge_shard, qdrant_edge
 from llmbackend.engines.edge_build import _build
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.interface import Chunk, Layout, Physical, Search
@@ -191,12 +191,53 @@ def test_however_many_fit_the_best_of_them_are_found(
         assert len(before) == 5
 
 
+@pytest.mark.parametrize("looked_at", [10_000, 10], ids=["looked at", "near the top"])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("fields", ["a", "ab", "xy"])
+def test_with_a_graph_the_best_that_fit_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int, share: float, fields: str
+) -> None:
+    """Edge's own search of the graph by such a filter finds a third of them."""
+    monkeypatch.setattr(edge_filtering, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(edge_filtering, "A_LOOK", 0 if looked_at == 10 else 10)
+    monkeypatch.setattr(edge_shard, "GRAPH_FROM", 10)
+    monkeypatch.setattr(edge_shard, "FULL_SCAN", 10)
+    layout, rng = Layout(32, {"a": "float", "b": "float"}), np.random.default_rng(3)
+    folder, vectors = tmp_path / str(uuid.uuid4()), rng.standard_normal((2500, 32)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    values = rng.random((len(vectors), 2))
+    EdgeIndex.create(folder, 32, layout.indexes)
+    index = EdgeIndex(folder)
+    index.upsert(
+        [
+            Chunk(f"d{n}", "h", 0, 1, "text", {"a": a, "b": b, "x": a, "y": b})
+            for n, (a, b) in enumerate(values.tolist())
+        ],
+        vectors,
+    )
+    index.close()
+    _build(folder, layout, "graph")
+    index = EdgeIndex(folder)
+    bound = share if len(fields) == 1 else share**0.5
+    filters = {field: {"lt": bound} for field in fields}
+    fitting = (values[:, : len(fields)] < bound).all(axis=1).nonzero()[0]
+    if fields == "xy":
+        _read(index, filters)
+    hits = 0
+    for query in rng.standard_normal((40, 32)).astype(np.float32):
+        asked = Search("", query, mode="dense", top_k=10, conditions=conditions(filters))
+        best = fitting[np.argsort(-(vectors[fitting] @ query))[:10]]
+        hits += len({hit.chunk.document_id for hit in index.search(asked)} & {f"d{n}" for n in best})
+    index.close()
+    assert hits == 400 if looked_at == 10_000 else hits >= 390
+
+
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
 @pytest.mark.parametrize("clock", ["stands still", "was not indexed"])
 def test_points_that_have_no_time_of_their_own_are_named_by_their_ids(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, clock: str, mode: Any
 ) -> None:
-    monkeypatch.setattr(qdrant_edge, "COLUMNS_FROM", 1)
+    monkeypatch.setattr(qdrant_edge, "LARGE", 1)
     index = made({})
     if clock == "stands still":
         monkeypatch.setattr(index, "_moment", lambda _: 7)

@@ -597,11 +597,14 @@ def _asked(rng: random.Random, levels: int) -> dict[str, Any]:
     return {name: rng.choice(fields[name]) for name in rng.sample(sorted(fields), rng.choice([1, 1, 2, 3]))}
 
 
-@pytest.mark.parametrize("indexed", ["declared", "not declared"])
+@pytest.mark.parametrize("indexed", ["declared", "declared, in columns", "not declared"])
 def test_any_combination_of_filters_finds_what_a_look_at_each_document_finds(
     engine: VectorEngine, indexed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 1)
+    if indexed == "declared, in columns":
+        monkeypatch.setattr(edge_filtering, "LOOKED_AT", 0)
+        monkeypatch.setattr(edge_filtering, "CHECKED", 0)
     kinds: Indexes = {"kind": "keyword", "price": "float", "signed": "datetime", "tags": "keyword"}
     rng, physical, vectors = random.Random(4), _physical(), _vectors(300)
     documents: dict[str, dict[str, Any]] = {}
@@ -614,7 +617,7 @@ def test_any_combination_of_filters_finds_what_a_look_at_each_document_finds(
             "tags": [f"t{tag}" for tag in rng.sample(range(12), 3)],
         }
         documents[f"d{number}"] = {name: metadata[name] for name in metadata if rng.random() < 0.9}
-    engine.create(physical.id, Layout(2, kinds if indexed == "declared" else {}))
+    engine.create(physical.id, Layout(2, {} if indexed == "not declared" else kinds))
     index = engine.open(physical)
     index.upsert([Chunk(name, "v1", 0, 1, f"text {name}", documents[name]) for name in documents], vectors)
     try:
