@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
+from functools import cache
 
 FACT = "The lighthouse of Aldersea was painted green in 1931."
 
@@ -175,8 +176,9 @@ def of_each_type() -> dict[str, bytes]:
     }
 
 
+@cache
 def zip_bomb() -> bytes:
-    """A Word file of some hundred KB that unpacks to 400 MB."""
+    """A Word file of some hundred KB that unpacks to 400 MB. Takes seconds."""
     return archive({"[Content_Types].xml": "<Types/>", "word/document.xml": bytes(400 * 2**20)})
 
 

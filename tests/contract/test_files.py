@@ -150,30 +150,32 @@ def test_what_is_text_is_read_whatever_its_name(
 # What cannot be read
 
 
-BAD = {
-    "locked.pdf": (files.encrypted_pdf(FACT, "secret"), "encrypted"),
-    "scanned.pdf": (files.pdf("", ""), "scanned"),
-    "empty.txt": (b"", "empty"),
-    "blank.md": (b" \n\n ", "empty"),
-    "broken.docx": (b"PK\x03\x04 and no more", "broken"),
-    "cut.pdf": (files.pdf(FACT)[:200], "broken"),
-    "binary.txt": (bytes(range(256)) * 20, "binary"),
-    "picture.png": (b"\x89PNG\r\n\x1a\n", "unsupported type .png"),
-    "deep.json": (files.deep_json(), "nested too deeply"),
-    "bomb.docx": (files.zip_bomb(), "too large"),
-}
+def _bad() -> dict[str, tuple[bytes, str]]:
+    return {
+        "locked.pdf": (files.encrypted_pdf(FACT, "secret"), "encrypted"),
+        "scanned.pdf": (files.pdf("", ""), "scanned"),
+        "empty.txt": (b"", "empty"),
+        "blank.md": (b" \n\n ", "empty"),
+        "broken.docx": (b"PK\x03\x04 and no more", "broken"),
+        "cut.pdf": (files.pdf(FACT)[:200], "broken"),
+        "binary.txt": (bytes(range(256)) * 20, "binary"),
+        "picture.png": (b"\x89PNG\r\n\x1a\n", "unsupported type .png"),
+        "deep.json": (files.deep_json(), "nested too deeply"),
+        "bomb.docx": (files.zip_bomb(), "too large"),
+    }
 
 
 def test_a_file_that_cannot_be_read_is_reported_and_the_rest_goes_on(
     client: LLMBackendClient, collection: str
 ) -> None:
-    given = [(name, content) for name, (content, _) in BAD.items()]
+    bad = _bad()
+    given = [(name, content) for name, (content, _) in bad.items()]
     given[3:3] = files.of_each_type().items()
     report = client.rag_ingest_files(given, collection)
     assert report.added == len(files.of_each_type())
     reasons = {failure.id: failure.error for failure in report.failed}
-    assert reasons.keys() == BAD.keys()
-    for name, (_, reason) in BAD.items():
+    assert reasons.keys() == bad.keys()
+    for name, (_, reason) in bad.items():
         assert reason in reasons[name]
 
 
