@@ -75,7 +75,6 @@ class Quotation:
         for source, text in stretches:
             # A passage that does not answer the question is no evidence, so it is not cited.
             number = mark(source + 1) if self.found else f"(source {source + 1})"
-            space = (
-                "\n\n" if text.splitlines()[-1].startswith("|") else " "
-            )  # a table's row ends with its cells
+            # A table's row ends with its cells, and code with its fence.
+            space = "\n\n" if text.splitlines()[-1].startswith(("|", "```")) else " "
             yield f"\n\n{citing_nothing(text)}{space}{number}"

@@ -1,6 +1,6 @@
 """Chooses the stretch of a passage to quote: the sentence that answers, and enough around it to be understood.
 
-A stretch is a sentence with its neighbours, a whole list with its introduction, a table row with the table's head, or
+A stretch is a sentence with its neighbours, a whole list or block of code with its introduction, a table row with the head, or
 steps from the first one on. It is never just a heading, a line that ends in a colon, or a page mark.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import groupby
+from textwrap import dedent
 from typing import NamedTuple
 
 from ..text.sentences import stems
@@ -22,6 +24,8 @@ _SPACE = re.compile(r"[ \t\r\n\f\v]+")  # but no non-breaking spaces, as inside 
 
 _BEGUN = re.compile(r"\s*(?:<[a-z/][^<>]{0,500}|!?\[[^\[\]]{0,300}(?:\]\([^()]{0,500})?)\Z", re.IGNORECASE)
 """A tag or link that is not finished."""
+
+_FENCE = re.compile(r"^`{3,}", re.MULTILINE)
 
 ROOM = 1.25
 """The factor by which a stretch may exceed its words to finish its paragraph."""
@@ -111,7 +115,7 @@ def size(text: str) -> int:
 def around(text: str, parts: Sequence[Unit], best: int, words: int, most: int) -> list[int]:
     """Return the indices of the units to quote around `best`: about `words` words, at most `most`.
 
-    Only a whole list or table exceeds `words` by more than a little.
+    Only a whole list, table or block of code exceeds `words` by more than a little.
     """
     return _Growing(text, parts, words, most).around(best)
 
@@ -214,12 +218,28 @@ class _Growing:
 
 
 def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) -> str:
-    """Join the chosen units into one text: a paragraph on one line, list items and table rows each on their own line."""
-    said = ""
-    for place, index in enumerate(chosen):
-        unit = parts[index]
+    """Join the chosen units into one text: a paragraph on one line, list items and table rows each on their own line,
+    code as it is, fenced.
+    """
+    said = "\n\n".join(
+        _fenced(text, some) if is_code else _joined(text, some)
+        for is_code, group in groupby(map(parts.__getitem__, chosen), lambda unit: unit.kind == "code")
+        if (some := list(group))
+    )
+    if size(said) <= most:
+        return said
+    # One endless sentence, row or paragraph of code.
+    *_, last_word = [*re.finditer(r"\S+", said)][:most]
+    cut = said[: min(last_word.end(), 7 * most)]
+    cut = (_BEGUN.sub("", cut) or cut) + " …"
+    fences = _FENCE.findall(cut)
+    return f"{cut}\n{fences[-1]}" if len(fences) % 2 else cut
+
+
+def _joined(text: str, some: Sequence[Unit]) -> str:
+    said, last = "", some[0]
+    for place, unit in enumerate(some):
         if place:
-            last = parts[chosen[place - 1]]
             together = unit.kind == last.kind and unit.block == last.block
             announced = last.stub and unit.kind in ("item", "step")
             if together and (unit.kind == "sentence" or unit.continues):
@@ -227,9 +247,11 @@ def written(text: str, parts: Sequence[Unit], chosen: Sequence[int], most: int) 
             else:
                 said += "\n" if together or announced else "\n\n"
         said += _SPACE.sub(" ", text[unit.start : unit.end])
-    if size(said) <= most:
-        return said
-    # One endless sentence or row.
-    *_, last_word = [*re.finditer(r"\S+", said)][:most]
-    cut = said[: min(last_word.end(), 7 * most)]
-    return (_BEGUN.sub("", cut) or cut) + " …"
+        last = unit
+    return said
+
+
+def _fenced(text: str, some: Sequence[Unit]) -> str:
+    said = dedent("\n\n".join(text[text.rfind("\n", 0, unit.start) + 1 : unit.end] for unit in some))
+    fence = max(["```", *(run + "`" for run in re.findall("`{3,}", said))], key=len)
+    return f"{fence}\n{said}\n{fence}"

@@ -1,15 +1,16 @@
-"""Splits a passage of Markdown, reStructuredText or plain text into sentences, headings, list items and table rows."""
+"""Splits a passage of Markdown, reStructuredText or plain text into sentences, headings, list items, table rows and code."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from ..text.sentences import is_heading, sentences
 
-Kind = Literal["sentence", "item", "step", "row", "heading", "mark"]
+Kind = Literal["sentence", "item", "step", "row", "code", "heading", "mark"]
 
 TITLE_WORDS = 8
 """Most words of an unmarked line that counts as a heading."""
@@ -39,6 +40,7 @@ _NUMBERED = re.compile(
 )
 """The beginning of a numbered title."""
 _CODE = re.compile(r"[/\\$=<>{}`]|::|--")
+_FENCE = re.compile(r"[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[^`\n]*)")
 
 # reStructuredText: https://docutils.sourceforge.io/docs/ref/rst/restructuredtext.html
 _EXPLICIT = re.compile(r"[ \t]*\.\.[ \t]+(?P<what>\S[^\n]*)")
@@ -51,12 +53,13 @@ _UNSEEN = frozenset(
     ("toctree", "raw", "image", "figure", "contents", "include", "index", "blockdiag", "seqdiag", "meta")
 )
 """Directives without text, in themselves and in what is indented below them."""
+_CODE_BELOW = re.compile(r"(?:code|code-block|sourcecode|literalinclude|prompt|parsed-literal)::")
 _COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*")
 _GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*")
 
 
 class Unit(NamedTuple):
-    """A sentence, heading, list item or table row: `text[start:end]`."""
+    """A sentence, heading, list item, table row or paragraph of code: `text[start:end]`."""
 
     start: int
     end: int
@@ -64,7 +67,7 @@ class Unit(NamedTuple):
     block: int
     """The number of its paragraph, list or table."""
     stub: bool
-    """Whether it ends in a colon and so introduces what comes next."""
+    """Whether it ends in a colon or question mark and so introduces what comes next."""
     continues: bool = False
     """Whether it is a further sentence of the list item before it."""
 
@@ -103,10 +106,11 @@ def units(text: str) -> list[Unit]:
             found[-1] = last._replace(kind="heading")  # an underlined title, as in reStructuredText
         apart = _EMPTY_LINE.search(text, before, start) is not None
         of_table = last is not None and "row" in (kind, last.kind) and known is not None and not apart
-        # Blank lines may separate the items of one list.
-        if last and not of_table and (kind != last.kind or (apart and kind not in ("item", "step"))):
+        # Blank lines may separate the items of one list, and the paragraphs of code.
+        if last and not of_table and (kind != last.kind or (apart and kind not in ("item", "step", "code"))):
             block += 1
-        stub = kind != "mark" and said.rstrip(" *_`\n").endswith((":", "："))
+        introduces = said.rstrip(" *_`\n").endswith((":", "：")) or (kind == "sentence" and is_question(said))
+        stub = kind not in ("mark", "code") and introduces
         found.append(Unit(start, end, kind, block, stub, continues))
         before = end
     _name_titles(text, found)
@@ -186,12 +190,18 @@ class _Line(NamedTuple):
 
 
 def _of_rst(text: str) -> Iterator[_Span]:
-    """Yield the directives, labels, rules and tables of reStructuredText."""
+    """Yield the directives, labels, rules and tables of reStructuredText, and code, also as Markdown has it."""
     lines = [_line(found) for found in re.finditer(r"[^\n]+|(?<=\n)(?=\n)", text)]
+    fences = _fences(text, lines)
     number = 0
     while number < len(lines):
         line = lines[number]
-        if explicit := _EXPLICIT.fullmatch(text, line.start, line.end):
+        if (last := fences.get(number)) is not None:
+            yield _Span(line.start, line.end, "mark")
+            yield from _code(lines[number + 1 : last])
+            yield _Span(lines[last].start, lines[last].end, "mark")
+            number = last + 1
+        elif explicit := _EXPLICIT.fullmatch(text, line.start, line.end):
             hidden, said = _explicit(explicit)
             number += 1
             while number < len(lines) and (
@@ -205,6 +215,8 @@ def _of_rst(text: str) -> Iterator[_Span]:
                 yield _Span(start, line.end, kind)
             if start == line.end or kind:
                 yield _Span(line.end, lines[number - 1].end, "mark")
+            if _CODE_BELOW.match(explicit["what"]):
+                number = yield from _indented(lines, number, line.indent)
         elif _COLUMNS.fullmatch(text, line.start, line.end):
             number = yield from _table(text, lines, number, _COLUMNS)
         elif _GRID.fullmatch(text, line.start, line.end):
@@ -213,6 +225,51 @@ def _of_rst(text: str) -> Iterator[_Span]:
             if _UNDERLINE.fullmatch(text, line.start, line.end):
                 yield _Span(line.start, line.end, "mark")
             number += 1
+            if text.endswith("::", line.start, line.end) and number < len(lines) and lines[number].indent < 0:
+                number = yield from _indented(lines, number, line.indent)
+
+
+def _fences(text: str, lines: list[_Line]) -> dict[int, int]:
+    """Return for each line that opens code in Markdown the line that closes it.
+
+    A passage may begin or end within code: then its first or last fence has no other.
+    """
+    found = [
+        (number, fence)
+        for number, line in enumerate(lines)
+        if (fence := _FENCE.fullmatch(text, line.start, line.end))
+    ]
+    if len(found) % 2 and not found[0][1]["language"]:
+        del found[0]
+    pairs: dict[int, int] = {}
+    opened: tuple[int, str] | None = None
+    for number, fence in found:
+        if opened is None:
+            opened = number, fence["fence"]
+        elif not fence["language"] and fence["fence"].startswith(opened[1]):
+            pairs[opened[0]] = number
+            opened = None
+    return pairs
+
+
+def _indented(lines: list[_Line], first: int, indent: int) -> Generator[_Span, None, int]:
+    """Yield the code that is indented more than the line above it; return the number of the line after it."""
+    last = first
+    while last < len(lines) and not 0 <= lines[last].indent <= indent:
+        last += 1
+    yield from _code(lines[first:last])
+    return last
+
+
+def _code(lines: list[_Line]) -> Iterator[_Span]:
+    """Yield the paragraphs of code."""
+    start: int | None = None
+    for line, after in pairwise([*lines, _Line(0, 0, -1)]):
+        if line.indent >= 0:
+            start = line.start if start is None else start
+            if after.indent < 0:
+                yield _Span(start, line.end, "code")
+                start = None
 
 
 def _line(found: re.Match[str]) -> _Line:

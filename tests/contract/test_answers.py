@@ -49,6 +49,17 @@ The office of lost property is reached by telephone at:
 
 It is closed in August.
 """
+CODE = """# Counters
+
+A counter is read by its number:
+
+```python
+with Depot() as depot:
+    print(depot.counters[7].value)
+```
+
+It is never negative.
+"""
 TITLED = """Opening hours of the pool
 
 The pool is open from seven to nine in the evening.
@@ -100,6 +111,13 @@ def test_what_comes_after_a_colon_is_told_with_it(client: LLMBackendClient, coll
         client, collection, COLON, "At which telephone number is the office of lost property reached?"
     )
     assert "by telephone at:\n\n0800 555 0199" in answer
+
+
+def test_code_is_told_with_its_lines_and_what_announces_it(client: LLMBackendClient, collection: str) -> None:
+    answer = ask(client, collection, CODE, "How do I read a counter?")
+    code = "```\nwith Depot() as depot:\n    print(depot.counters(7).value)\n```\n"  # [7] could pass for a citation
+    assert f"A counter is read by its number:\n\n{code}" in answer
+    assert (answer.citations[0], 7 in answer.citations) == (1, False)
 
 
 def test_a_heading_alone_is_no_answer(client: LLMBackendClient, collection: str) -> None:

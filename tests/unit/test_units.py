@@ -278,3 +278,92 @@ def test_of_a_long_list_whole_items_are_quoted() -> None:
 )
 def test_no_tag_or_link_is_cut_in_two(text: str, said: str) -> None:
     assert written(text, units(text), range(len(units(text))), 5) == said
+
+
+IN_MARKDOWN = """Install it:
+
+```sh
+pip install depot
+depot init
+```
+
+- It needs a key:
+
+  ~~~
+  key:
+    name: depot
+  ~~~
+
+Why? Because others may write, too."""
+IN_RST = """Where is the limit set? It is set in the settings, like this::
+
+    from depot import Depot
+
+    with Depot() as depot:
+        depot.limit = 16
+
+The code above limits it to 16.
+
+.. code-block:: python
+   :linenos:
+
+   def limit():
+       return 16
+
+Nothing else does."""
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        (IN_MARKDOWN, ["pip install depot\ndepot init", "key:\n    name: depot"]),
+        (
+            IN_RST,
+            [
+                "from depot import Depot",
+                "with Depot() as depot:\n        depot.limit = 16",
+                "def limit():\n       return 16",
+            ],
+        ),
+        # A passage may begin or end within code.
+        ("print(1)\n```\n\nAfter it.\n\n```\nprint(2)\n```", ["print(2)"]),
+        ("Before it.\n\n```python\nprint(1)\n```\n\n```python\nprint(2)", ["print(1)"]),
+        ("Like this::", []),
+        ("Like this::\n\n\n", []),
+        ("```\n```", []),
+    ],
+)
+def test_code_is_told_by_fences_and_by_what_is_above_it(text: str, code: list[str]) -> None:
+    assert [text[unit.start : unit.end] for unit in units(text) if unit.kind == "code"] == code
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "said"),
+    [
+        (IN_MARKDOWN, "Install it", "Install it:\n\n```\npip install depot\ndepot init\n```"),
+        (
+            IN_RST,
+            "It is set",
+            "It is set in the settings, like this::\n\n"
+            "```\nfrom depot import Depot\n\nwith Depot() as depot:\n    depot.limit = 16\n```",
+        ),
+        ("Like this::\n\n    ```\n    a\n    ```\n", "Like", "Like this::\n\n````\n```\na\n```\n````"),
+    ],
+)
+def test_code_is_quoted_with_its_lines_and_what_announces_it(text: str, asked: str, said: str) -> None:
+    parts = units(text)
+    best = next(number for number, unit in enumerate(parts) if text[unit.start :].startswith(asked))
+    assert written(text, parts, around(text, parts, best, 12, 60), 60) == said
+
+
+def test_code_that_is_cut_ends_in_a_fence() -> None:
+    text = "Like this::\n\n" + "\n".join(f"    line {number}" for number in range(100))
+    parts = units(text)
+    assert written(text, parts, range(len(parts)), 8) == "Like this::\n\n```\nline 0\nline 1\nline …\n```"
+
+
+def test_a_quote_does_not_end_in_a_question() -> None:
+    text = "Files are kept in memory if they are small. But how large may one be? It may have 16 MB."
+    parts = units(text)
+    assert written(text, parts, around(text, parts, 0, 14, 60), 60) == text.partition(" But")[0]
+    assert written(text, parts, around(text, parts, 1, 10, 60), 60) == text.partition("small. ")[2]
