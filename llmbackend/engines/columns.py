@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Whether each row fits."""
 
 SORT_FROM = 10_000
-"""Least number of new rows after which all rows are sorted by id again."""
+"""Least number of new rows or values after which all are sorted again."""
 
 
 class Columns:
@@ -154,6 +154,8 @@ class _Values:
     def __init__(self, kind: Any) -> None:
         self._keys = _Growing(kind)
         self._rows = _Growing(np.uint32)
+        self._sorted = 0
+        """How many keys, from the first on, are sorted, so that a filter takes the time of what it finds."""
 
     def add(self, keys: list[Any], rows: list[int]) -> None:
         if rows:
@@ -161,17 +163,29 @@ class _Values:
             self._rows.extend(rows)
 
     def equal(self, wanted: Sequence[Any]) -> Any:
-        keys = self._keys.now
-        if len(wanted) == 1:
-            return self._rows.now[keys == wanted[0]]
-        return self._rows.now[np.isin(keys, np.array(wanted, keys.dtype))]
+        keys, rows, rest, of_rest = self._parts()
+        asked = np.array(wanted, keys.dtype)
+        first, last = np.searchsorted(keys, asked), np.searchsorted(keys, asked, "right")
+        found = [rows[start:end] for start, end in zip(first, last, strict=True)]
+        return np.concatenate([*found, of_rest[np.isin(rest, asked)]])
 
     def within(self, bounds: dict[str, Any]) -> Any:
-        keys = self._keys.now
-        mask = np.ones(len(keys), np.bool_)
+        keys, rows, rest, of_rest = self._parts()
+        first, last, mask = 0, len(keys), np.ones(len(rest), np.bool_)
         for name, bound in bounds.items():
-            mask &= _COMPARED[name](keys, bound)
-        return self._rows.now[mask]
+            mask &= _COMPARED[name](rest, bound)
+            place = int(np.searchsorted(keys, bound, "left" if name in ("gte", "lt") else "right"))
+            first, last = (max(first, place), last) if name in ("gt", "gte") else (first, min(last, place))
+        return np.concatenate([rows[first:last], of_rest[mask]])
+
+    def _parts(self) -> tuple[Any, Any, Any, Any]:
+        """Return the sorted keys and their rows, and those that were added since they were sorted."""
+        keys, rows = self._keys.now, self._rows.now
+        if len(keys) - self._sorted > max(SORT_FROM, self._sorted // 4):
+            order = np.argsort(keys)
+            keys[:], rows[:] = keys[order], rows[order]
+            self._sorted = len(keys)
+        return keys[: self._sorted], rows[: self._sorted], keys[self._sorted :], rows[self._sorted :]
 
 
 _COMPARED: dict[str, Any] = {

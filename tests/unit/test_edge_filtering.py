@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbackend.engines import bm25, edge_filtering, edge_shard, qdrant_edge
+from llmbackend.engines import bm25, columns, edge_filtering, edge_shard, qdrant_edge
 from llmbackend.engines.edge_build import _build
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.interface import Chunk, Layout, Physical, Search
@@ -40,6 +40,7 @@ EQUAL: list[Any] = ["x", ["x", "", 1], 1, 1.0, [1.5, 2026], True, False, [True, 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 1)
+    monkeypatch.setattr(columns, "SORT_FROM", 10)
     engine = QdrantEdge(tmp_path)
     opened: list[Any] = []
 

@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest
-from llmbackend.engines import bm25, edge_filtering, qdrant_edge
+from llmbackend.engines import bm25, columns, edge_filtering, qdrant_edge
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.indexes import Indexes
 from llmbackend.engines.interface import Chunk, Layout, Physical, Search, VectorEngine, VectorIndex
@@ -602,6 +602,7 @@ def test_any_combination_of_filters_finds_what_a_look_at_each_document_finds(
     engine: VectorEngine, indexed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edge_filtering, "COLUMNS_FROM", 1)
+    monkeypatch.setattr(columns, "SORT_FROM", 100)
     if indexed == "declared, in columns":
         monkeypatch.setattr(edge_filtering, "LOOKED_AT", 0)
         monkeypatch.setattr(edge_filtering, "CHECKED", 0)
