@@ -384,6 +384,10 @@ async def _remove(collection: Collection, names: Sequence[str]) -> int:
 # The functions below block, and run in threads.
 
 
+_SAME_ID = "another document in this request has the same id"
+_SAME_FILE = (
+    f"{_SAME_ID}: pass the folder or pattern that both files are in, so that their paths are their ids"
+)
 _ARE_LOST = "are U+FFFD, which replaces characters that could not be read, and halves of surrogate pairs"
 
 
@@ -415,8 +419,8 @@ def _versions(
         elif seen[document.id] == digest:
             batch.unchanged += 1
         else:
-            error = "another document in this request has the same id"
-            batch.failed.append(Failure(id=document.id, error=error))
+            is_file = isinstance(document, ParsedDocument)
+            batch.failed.append(Failure(id=document.id, error=_SAME_FILE if is_file else _SAME_ID))
     return versions
 
 
