@@ -1,11 +1,11 @@
-"""Stages that run concurrently, with short queues between them."""
+"""Stages that run concurrently, with short queues between them; and pages, read one after the other."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from anyio import CancelScope
 
@@ -15,6 +15,24 @@ _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 AHEAD = 2
+
+
+class _HasCursor(Protocol):
+    @property
+    def cursor(self) -> str | None: ...
+
+
+_Page = TypeVar("_Page", bound=_HasCursor)
+
+
+async def paged(read: Callable[[str | None], Awaitable[_Page]]) -> AsyncGenerator[_Page, None]:
+    """Yield all pages; `read` returns the page that begins at a cursor."""
+    cursor: str | None = None
+    while True:
+        page = await read(cursor)
+        yield page
+        if (cursor := page.cursor) is None:
+            return
 
 
 class _Put(NamedTuple, Generic[_Item]):

@@ -25,6 +25,7 @@ from ...engines.interface import (
 )
 from ...errors import BackendError, Conflict
 from ...inference.fingerprint import AGREE, Fingerprint
+from ...pipeline import paged
 from .current_index import CollectionServices, CurrentIndex
 from .manifests import Manifest, exchanged, made_otherwise
 from .quota import NOTHING, Require, Size, size
@@ -260,12 +261,9 @@ class Collection(CurrentIndex):
         self._measured = True
 
     async def _count_anew(self) -> None:
-        total, cursor = NOTHING, None
-        while True:
-            page = await self.passages(1000, cursor)
-            total, cursor = total.more(size(page.heads)), page.cursor
-            if cursor is None:
-                break
+        total = NOTHING
+        async for page in paged(partial(self.passages, 1000)):
+            total = total.more(size(page.heads))
         await threads.database(self._services.manifests.measured, self.manifest, total)
 
     def _note_size(self, require: Require | None, more: Size) -> None:

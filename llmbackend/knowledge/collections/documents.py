@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 
 from ... import threads
@@ -11,6 +11,7 @@ from ...chunks.tokens import tokens_of
 from ...engines.filters import Condition, conditions
 from ...engines.interface import Chunk
 from ...errors import NotFound
+from ...pipeline import paged
 from ...schemas import DeleteDocumentsRequest, DocumentsDeleted, StoredDocument
 from .collection import Collection
 from .unmet import unmet
@@ -35,7 +36,8 @@ async def stored(collection: Collection, document_id: str) -> StoredDocument:
     Its text is put together from its chunks, with an empty line between chunks that do not overlap, whatever white space
     the document had there.
     """
-    chunks = {chunk.number: chunk async for chunk in _chunks(collection, ids=[document_id])}
+    pages = paged(lambda cursor: collection.passages(PAGE, cursor, [document_id]))
+    chunks = {chunk.number: chunk async for page in pages for chunk in page.heads}
     if not chunks:
         raise NotFound(
             f"no document {document_id!r} in the collection {collection.name!r}: list_documents lists them",
@@ -62,24 +64,9 @@ async def selected(collection: Collection, where: Sequence[Condition]) -> list[s
     """Return the ids of documents with a chunk that fits the conditions, without reading texts or metadata."""
     await collection.prepare(where)
     found: dict[str, None] = {}
-    cursor: str | None = None
-    while True:
-        page = await collection.ids(PAGE, cursor, where)
+    async for page in paged(lambda cursor: collection.ids(PAGE, cursor, where)):
         found |= dict.fromkeys(page.documents.values())
-        cursor = page.cursor
-        if cursor is None:
-            return list(found)
-
-
-async def _chunks(collection: Collection, ids: Sequence[str]) -> AsyncIterator[Chunk]:
-    cursor: str | None = None
-    while True:
-        page = await collection.passages(PAGE, cursor, ids)
-        for chunk in page.heads:
-            yield chunk
-        cursor = page.cursor
-        if cursor is None:
-            return
+    return list(found)
 
 
 def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:

@@ -30,7 +30,7 @@ from ...engines.qdrant_edge import QdrantEdge
 from ...errors import Conflict, InvalidRequest
 from ...inference.budget import in_bulk
 from ...inference.embeddings import added
-from ...pipeline import ahead
+from ...pipeline import ahead, paged
 from ...schemas import ReindexReport
 from .collection import Collection
 from .collections import Collections
@@ -242,15 +242,10 @@ async def _differing(collection: Collection, copy: _Copy, still: Still = checkpo
     found: set[str] = set()
     both: tuple[tuple[Collection | _Copy, Collection | _Copy], ...] = ((collection, copy), (copy, collection))
     for one, other in both:
-        cursor: str | None = None
-        while True:
-            page = await one.ids(SCAN, cursor)
+        async for page in paged(partial(one.ids, SCAN)):
             in_both = await other.there(list(page.documents))
             found.update(name for point, name in page.documents.items() if point not in in_both)
             await still()
-            cursor = page.cursor
-            if cursor is None:
-                break
     return found
 
 
@@ -294,14 +289,9 @@ class _Copy:
         index = self.index
 
         async def pages() -> AsyncGenerator[tuple[int, Stored], None]:
-            cursor: str | None = None
-            while True:
-                page = await collection.read(PAGE, cursor, document_ids)
+            async for page in paged(lambda cursor: collection.read(PAGE, cursor, document_ids)):
                 if page.chunks:
                     yield len(page.chunks), await self._rest(page) if rest else page
-                cursor = page.cursor
-                if cursor is None:
-                    return
 
         async def with_vectors(
             pages: AsyncIterator[tuple[int, Stored]],

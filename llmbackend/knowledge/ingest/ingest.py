@@ -20,7 +20,7 @@ from ...inference.budget import in_bulk
 from ...inference.cached_embedder import CachedEmbedder
 from ...inference.embeddings import added
 from ...inference.fingerprint import Fingerprint
-from ...pipeline import ahead, side_by_side
+from ...pipeline import ahead, paged, side_by_side
 from ...schemas import Document, Failure, IngestPlan, IngestReport, IngestWarning
 from ..collections.collection import Collection
 
@@ -365,16 +365,12 @@ def _left(keep: Sequence[str], report: IngestReport) -> set[str]:
 async def _others(collection: Collection, seen: Container[str], left: set[str]) -> list[str]:
     """Return the ids of the collection's documents that were not given, except those in `left` and parts of them."""
     others: list[str] = []
-    cursor: str | None = None
-    while True:
-        page = await collection.documents(1000, cursor)
+    async for page in paged(partial(collection.documents, 1000)):
         for head in page.heads:
             name, whole = head.document_id, head.metadata.get(PART_OF)
             if name not in seen and name not in left and (whole not in left or whole in seen):
                 others.append(name)
-        cursor = page.cursor
-        if cursor is None:
-            return others
+    return others
 
 
 async def _remove(collection: Collection, names: Sequence[str]) -> int:
