@@ -20,7 +20,7 @@ from llmbackend.schemas import Document
 from llmbackend.settings import Settings
 from tests.server import python
 
-COUNT = 100
+COUNT = 200
 SIZE = 32
 
 CHILD = """

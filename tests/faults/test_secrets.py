@@ -155,7 +155,7 @@ def test_nothing_tells_a_key(tmp_path: Path) -> None:
             "tei_url": f"{upstream.url}/401",
             "rerank_url": f"{upstream.url}/v1",
             "rerank_model": "401",
-            "upstream_timeout": 1,
+            "upstream_timeout": 2,
         }
         local = {**settings, "data_dir": tmp_path / "local"}
         with LLMBackendClient(transport=LocalTransport(Settings(**local))) as client:
@@ -211,7 +211,7 @@ def test_the_log_at_debug_tells_no_key(tmp_path: Path) -> None:
             "openai_base_url": f"{upstream.url}/v1",
             "chat_model": "ok",
             "embedding_model": "401",
-            "upstream_timeout": 1,
+            "upstream_timeout": 2,
         }
         with serving(tmp_path, **given) as server:
             with LLMBackendClient(server.url, SECRETS["api_key"]) as client:

@@ -119,8 +119,8 @@ def test_readers_in_another_process_are_answered_throughout(two: Two) -> None:
 
 def test_what_another_process_writes_during_a_reindex_is_not_lost(two: Two, tmp_path: Path) -> None:
     here, there = two
-    here.rag_ingest(_documents(1000), "machines")
-    expected = {one["id"]: one["text"] for one in _documents(1000)}
+    here.rag_ingest(_documents(2000), "machines")
+    expected = {one["id"]: one["text"] for one in _documents(2000)}
     steps: list[Any] = []
     with ThreadPoolExecutor(1) as pool:
         reindexing = pool.submit(here.reindex_collection, "machines", progress=steps.append)
@@ -128,10 +128,10 @@ def test_what_another_process_writes_during_a_reindex_is_not_lost(two: Two, tmp_
         while not reindexing.done():
             if not steps:
                 continue
-            changed = [_document(number, 2 + round_) for number in (round_, 500 + round_)]
+            changed = [_document(number, 2 + round_) for number in (round_, 1000 + round_)]
             _insistently(lambda some=changed: there.rag_ingest(some, "machines"))
             expected.update({one["id"]: one["text"] for one in changed})
-            gone = f"d{250 + round_}"
+            gone = f"d{500 + round_}"
             _insistently(lambda name=gone: there.delete_documents("machines", [name]))
             expected.pop(gone, None)
             round_ += 1
@@ -159,7 +159,7 @@ def test_a_worker_works_on_collections_of_a_shared_server(tmp_path: Path) -> Non
 
 def test_a_killed_reindex_leaves_the_others_their_collection(tmp_path: Path, shared: dict[str, Any]) -> None:
     with serving(tmp_path / "other", **shared) as other, LLMBackendClient(other.url) as there:
-        there.rag_ingest(_documents(1000), "machines")
+        there.rag_ingest(_documents(2000), "machines")
         with serving(tmp_path / "one", **shared) as one, LLMBackendClient(one.url) as here:
             job_id = here.submit_job("reindex", {"collection": "machines"})
             while here.get_job_status(job_id).progress.done == 0:
@@ -169,7 +169,7 @@ def test_a_killed_reindex_leaves_the_others_their_collection(tmp_path: Path, sha
         _insistently(lambda: there.rag_ingest(_document(7, 2), "machines"))
         with serving(tmp_path / "one", **shared) as one, LLMBackendClient(one.url) as here:
             here.wait_for_job(job_id, 120)
-            expected = {one["id"]: one["text"] for one in [*_documents(1000), _document(7, 2)]}
+            expected = {one["id"]: one["text"] for one in [*_documents(2000), _document(7, 2)]}
             for client in (here, there):
                 assert _texts(client, tmp_path / "export") == expected
 
