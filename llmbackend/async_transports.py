@@ -7,8 +7,8 @@ import itertools
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlencode
@@ -28,9 +28,10 @@ from . import operations, settings, threads
 from .agents import tooling
 from .backend import Backend
 from .errors import Conflict, LLMBackendError, TransportError
-from .local import Core, Stream, is_plain, other_settings, stays_here
+from .local import END, Core, Room, Stream, is_plain, other_settings, pump, stays_here
 from .operations import Body
 from .settings import Settings
+from .tracing import Trace
 
 if TYPE_CHECKING:
     import aiohttp
@@ -86,17 +87,19 @@ class AsyncLocalTransport:
     async def call(self, operation: str, given: dict[str, Any]) -> bytes:
         core = await self._require()
         plain = is_plain(given, self._options.max_body_bytes)
-        return await core.run(operations.call, operation, given if plain else encoded(operation, given))
+        body = given if plain else encoded(operation, given)
+        return await core.run(operations.call, Trace(operation), body)
 
     async def read(self, operation: str, given: dict[str, Any]) -> bytes | dict[str, Any]:
         """Return the result as `call` does, or as objects if that takes no parsing."""
         core = await self._require()
         plain = is_plain(given, self._options.max_body_bytes)
-        return await core.run(operations.read, operation, given if plain else encoded(operation, given))
+        body = given if plain else encoded(operation, given)
+        return await core.run(operations.read, Trace(operation), body)
 
     async def stream(self, operation: str, given: dict[str, Any]) -> AsyncIterator[bytes]:
         core = await self._require()
-        return await core.stream(operation, encoded(operation, given))
+        return await core.stream(Trace(operation), encoded(operation, given))
 
     def offer_tool(self, function: Any) -> str:
         """Register a function as a tool of this process's agents, and return its name. Raises InvalidRequest."""
@@ -136,11 +139,12 @@ class ThreadCore:
     def check(self) -> None:
         self._core.check()
 
-    async def run(self, work: Callable[..., Awaitable[_Result]], operation: str, body: Body) -> _Result:
-        return await asyncio.wrap_future(self._core.start(work, self._core.backend, operation, body))
+    async def run(self, work: Callable[..., Awaitable[_Result]], trace: Trace, body: Body) -> _Result:
+        started = self._core.start(trace.leave, work, self._core.backend, trace, body)
+        return await asyncio.wrap_future(started)
 
-    async def stream(self, operation: str, body: bytes) -> Pieces:
-        events = Stream(self._core, operation, await self.run(operations.stream, operation, body))
+    async def stream(self, trace: Trace, body: bytes) -> Pieces:
+        events = Stream(self._core, trace, await self.run(operations.stream, trace, body))
 
         async def pieces() -> AsyncIterator[bytes]:
             while (piece := await threads.calls(next, events, None)) is not None:
@@ -167,6 +171,7 @@ class LoopCore:
         self.users = 0
         self._loop = asyncio.get_running_loop()
         self._closed = asyncio.Event()
+        self._given_up: set[asyncio.Task[Any]] = set()
         self._before = self._closing.get(options.data_dir)
         self._opening = self._loop.create_task(self._open())
 
@@ -206,31 +211,34 @@ class LoopCore:
                 details={"data_dir": str(self.settings.data_dir)},
             )
 
-    async def run(self, work: Callable[..., Awaitable[_Result]], operation: str, body: Body) -> _Result:
-        return await work(self._opening.result(), operation, body)
+    async def run(
+        self, work: Callable[..., Coroutine[Any, Any, _Result]], trace: Trace, body: Body
+    ) -> _Result:
+        """Return `work`'s result. A task of its own, because replies under way outlast a cancelled caller."""
+        task = self._loop.create_task(work(self._opening.result(), trace, body))
+        ended = self._loop.create_future()
+        task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+        try:
+            await ended
+        except asyncio.CancelledError:
+            self.give_up(trace, task)
+            raise
+        return task.result()
 
-    async def stream(self, operation: str, body: bytes) -> Pieces:
-        events = await operations.stream(self._opening.result(), operation, body)
-        begun = False
+    async def stream(self, trace: Trace, body: bytes) -> LoopStream:
+        return LoopStream(self, trace, await self.run(operations.stream, trace, body))
 
-        async def pieces() -> AsyncIterator[bytes]:
-            nonlocal begun
-            begun = True
-            async with aclosing(events):  # type: ignore[type-var]
-                async for piece in events:
-                    yield piece
+    def give_up(self, trace: Trace, task: asyncio.Task[Any]) -> None:
+        """End a call that nobody waits for, once replies under way are counted."""
+        if not task.done():
+            self._given_up.add(task)
+            task.add_done_callback(self._forget)
+            trace.leave(lambda: task.cancelling() or task.cancel())
 
-        reading = pieces()
-
-        async def end() -> None:
-            if not begun:  # closing a generator that has not begun does nothing
-                beginning = asyncio.ensure_future(anext(reading))
-                await asyncio.sleep(0)
-                beginning.cancel()
-                await asyncio.wait([beginning])
-            await reading.aclose()  # type: ignore[attr-defined]
-
-        return Pieces(reading, end)
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._given_up.discard(task)
+        if not task.cancelled():
+            task.exception()  # read, or asyncio would report it as lost
 
     async def release(self) -> None:
         self.users -= 1
@@ -244,11 +252,45 @@ class LoopCore:
                     await asyncio.wait([self._opening])
                     await self._turn()
                 elif self._opening.exception() is None:
+                    if self._given_up:
+                        await asyncio.wait(self._given_up, timeout=self.settings.hang_up_seconds)
                     await self._opening.result().close()
             finally:
                 self._closed.set()
                 if self._closing.get(folder) is self:
                     del self._closing[folder]
+
+
+class LoopStream(AsyncIterator[bytes]):
+    """A stream of a core on the caller's loop."""
+
+    def __init__(self, core: LoopCore, trace: Trace, events: AsyncIterator[bytes]) -> None:
+        self._items: asyncio.Queue[object] = asyncio.Queue()
+        self._room = room = Room()
+        self._loop = asyncio.get_running_loop()
+        # Without a reference to this object, so that a stream that nobody holds any more is ended.
+        pumping = self._loop.create_task(pump(events, self._items.put_nowait, room, None))
+
+        def give_up() -> None:
+            room.open()
+            core.give_up(trace, pumping)
+
+        self._give_up = give_up
+
+    async def __anext__(self) -> bytes:
+        item = await self._items.get()
+        if isinstance(item, bytes):
+            self._room.leave(len(item))
+            return item
+        self._items.put_nowait(END)  # for later calls
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        self._give_up()
+
+    def __del__(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it the work
+            self._loop.call_soon_threadsafe(self._give_up)
 
 
 def local_transport() -> AsyncLocalTransport:

@@ -121,7 +121,7 @@ class Components:
             self.chat, self.embedder, settings.rerank_model, self.register, self.collections
         )
         self.register.default_model = self.models.default
-        self.meter = usage.Meter(self.limiter.used)
+        self.meter = usage.Meter(settings.hang_up_seconds, self.limiter.used)
         self.usage = usage.Book(self.meter, main, vitals)
         self.audited = audit.Audit(main, settings.audit_days, vitals)
         self.meter.watch(self.audited.ended)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import queue
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -13,7 +14,7 @@ from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from anyio import CancelScope
+from anyio import CancelScope, move_on_after
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from llm_client import encoded
@@ -22,9 +23,13 @@ from . import operations, settings, sse
 from .agents import tooling
 from .backend import Backend
 from .errors import Conflict, TransportError
+from .operations import Body
 from .settings import Settings
+from .tracing import Trace
 
 _Result = TypeVar("_Result")
+
+Stop = Callable[[], object]
 
 # The caller's program may show all INFO lines, of which ours would be one for each call.
 if (log := logging.getLogger("llmbackend")).level == logging.NOTSET:
@@ -51,18 +56,20 @@ class LocalTransport:
         """Return the result as `call` does, or as objects if that takes no parsing."""
         core = self._require()
         plain = is_plain(given, core.settings.max_body_bytes)
-        return core.run(operations.read, operation, given if plain else encoded(operation, given))
+        body = given if plain else encoded(operation, given)
+        return core.begin(operations.read, Trace(operation), body).result()
 
     def begin(self, operation: str, given: dict[str, Any]) -> UnderWay[bytes]:
         """Start a call, for callers who do something else before they wait for its result."""
         core = self._require()
         plain = is_plain(given, core.settings.max_body_bytes)
-        return core.begin(operations.call, operation, given if plain else encoded(operation, given))
+        return core.begin(operations.call, Trace(operation), given if plain else encoded(operation, given))
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         core = self._require()
-        events = core.run(operations.stream, operation, encoded(operation, given))
-        return Stream(core, operation, events)
+        trace = Trace(operation)
+        events = core.begin(operations.stream, trace, encoded(operation, given)).result()
+        return Stream(core, trace, events)
 
     def offer_tool(self, function: Any) -> str:
         """Register a function as a tool of this process's agents, and return its name. Raises InvalidRequest."""
@@ -128,42 +135,44 @@ class Core:
                 "or start processes by 'spawn'"
             )
 
-    def run(
-        self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
-    ) -> _Result:
-        return self.begin(work, operation, given).result()
-
-    def begin(
-        self, work: Callable[..., Awaitable[_Result]], operation: str, given: bytes | dict[str, Any]
-    ) -> UnderWay[_Result]:
+    def begin(self, work: Callable[..., Awaitable[_Result]], trace: Trace, given: Body) -> UnderWay[_Result]:
         """Start an operation on the loop."""
-        return UnderWay(self.loop, self.start(work, self.backend, operation, given))
+        return UnderWay(self.loop, self.start(trace.leave, work, self.backend, trace, given))
 
-    def start(self, work: Callable[..., Awaitable[_Result]], *args: Any) -> Future[_Result]:
-        """Start `work(*args)` on the loop, without waiting until it has begun, as anyio's portal does."""
+    def start(
+        self, leave: Callable[[Stop], None], work: Callable[..., Awaitable[_Result]], *args: Any
+    ) -> Future[_Result]:
+        """Start `work(*args)` on the loop, without waiting until it has begun, as anyio's portal does.
+
+        If the future is cancelled, `leave` is called on the loop with a function that cancels the work.
+        """
         future: Future[_Result] = Future()
         try:
-            self.loop.call_soon_threadsafe(self._begin, future, work, args)
+            self.loop.call_soon_threadsafe(self._begin, future, leave, work, args)
         except RuntimeError:
             raise TransportError("this process is ending: the client is closed") from None
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
         return future
 
-    def _begin(self, future: Future[Any], work: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
-        task = self.loop.create_task(self._answer(future, work, args))
+    def _begin(self, future: Future[Any], *given: Any) -> None:
+        task = self.loop.create_task(self._answer(future, *given))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(
-        self, future: Future[_Result], work: Callable[..., Awaitable[_Result]], args: tuple[Any, ...]
+        self,
+        future: Future[_Result],
+        leave: Callable[[Stop], None],
+        work: Callable[..., Awaitable[_Result]],
+        args: tuple[Any, ...],
     ) -> None:
         with CancelScope() as scope:
 
             def cancel(future: Future[_Result]) -> None:
                 if future.cancelled():
                     with suppress(RuntimeError):  # the loop has ended, and with it the work
-                        self.loop.call_soon_threadsafe(scope.cancel)
+                        self.loop.call_soon_threadsafe(leave, scope.cancel)
 
             future.add_done_callback(cancel)
             try:
@@ -180,9 +189,10 @@ class Core:
                 if future.set_running_or_notify_cancel():
                     future.set_result(result)
 
-    async def _ended(self) -> None:
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+    async def _ended(self, timeout: float | None = None) -> None:
+        with move_on_after(timeout):
+            while self._tasks:
+                await asyncio.wait(set(self._tasks))
 
     @classmethod
     def acquire(cls, options: Settings) -> Core:
@@ -213,6 +223,7 @@ class Core:
             return  # closed already, when the main thread ended; or made before a fork
         for future in list(self._under_way):
             future.cancel()
+        self.portal.call(self._ended, self.settings.hang_up_seconds)
         self.portal.call(self.backend.close)
         self.portal.call(self._ended)
         self._stack.close()
@@ -320,7 +331,8 @@ def _nothing() -> None:
     pass
 
 
-_END = object()
+END = object()
+"""Follows the last event."""
 
 AHEAD = 2**20
 """Most bytes of a stream that are produced before its caller has read them."""
@@ -329,13 +341,18 @@ AHEAD = 2**20
 class Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
-    def __init__(self, core: Core, operation: str, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, core: Core, trace: Trace, events: AsyncIterator[bytes]) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._room = _Room()
+        self._room = room = Room()
         self._loop = core.loop
-        # A function without a reference to this object, so that a stream that nobody holds any more is ended.
+
+        def leave(stop: Stop) -> None:
+            room.open()
+            trace.leave(stop)
+
+        # Functions without a reference to this object, so that a stream that nobody holds any more is ended.
         self._pumping: Future[None] = core.start(
-            _pump, events, self._items, self._room, _heartbeat(core, operation)
+            leave, pump, events, self._items.put, room, _heartbeat(core, trace.operation)
         )
 
     def __next__(self) -> bytes:
@@ -346,23 +363,27 @@ class Stream(Iterator[bytes]):
             with suppress(RuntimeError):  # the loop has ended: no producer waits
                 self._loop.call_soon_threadsafe(self._room.leave, len(item))
             return item
-        self._items.put(_END)  # for later calls
+        self._items.put(END)  # for later calls
         raise StopIteration
 
     def close(self) -> None:
-        """Cancel the operation."""
+        """Give the operation up."""
         self._pumping.cancel()
 
     def __del__(self) -> None:
         self.close()
 
 
-class _Room:
+class Room:
     """Makes the producer wait while too much is unread. Used on the loop."""
 
     def __init__(self) -> None:
         self._taken = 0
         self._left = asyncio.Event()
+
+    def open(self) -> None:
+        """Let the producer go on whatever is unread, because nobody reads any more."""
+        self.leave(sys.maxsize)
 
     async def take(self, size: int) -> None:
         self._taken += size
@@ -381,15 +402,17 @@ def _heartbeat(core: Core, operation: str) -> float | None:
     return core.settings.heartbeat_seconds if events else None
 
 
-async def _pump(
-    events: AsyncIterator[bytes], items: queue.SimpleQueue[object], room: _Room, heartbeat: float | None
+async def pump(
+    events: AsyncIterator[bytes], give: Callable[[object], None], room: Room, heartbeat: float | None
 ) -> None:
+    """Give each event, and END, to a reader who makes room by reading."""
+
     async def put(event: bytes) -> None:
-        items.put(event)
+        give(event)
         await room.take(len(event))
 
     try:
         async with aclosing(events):  # type: ignore[type-var]
             await sse.send(events, put, heartbeat)
     finally:
-        items.put(_END)
+        give(END)

@@ -184,37 +184,37 @@ def _objects(result: schemas.Response) -> dict[str, Any]:
     return result.model_dump(mode="json")
 
 
-async def call(backend: Backend, name: str, body: Body) -> bytes:
-    """Call an operation; return its JSON (or a Block). Every failure is raised as an LLMBackendError."""
-    return cast(bytes, await answer(backend, name, body, Trace(name)))
+async def call(backend: Backend, trace: Trace, body: Body) -> bytes:
+    """Call the trace's operation; return its JSON (or a Block). Every failure is raised as an LLMBackendError."""
+    return cast(bytes, await answer(backend, trace, body))
 
 
-async def read(backend: Backend, name: str, body: Body) -> bytes | dict[str, Any]:
+async def read(backend: Backend, trace: Trace, body: Body) -> bytes | dict[str, Any]:
     """Call an operation; return its result as objects, or as JSON if it is long, or as a Block."""
-    return cast(bytes | dict[str, Any], await answer(backend, name, body, Trace(name), write=_objects))
+    return cast(bytes | dict[str, Any], await answer(backend, trace, body, write=_objects))
 
 
-async def stream(backend: Backend, name: str, body: Body) -> AsyncIterator[bytes]:
+async def stream(backend: Backend, trace: Trace, body: Body) -> AsyncIterator[bytes]:
     """Call a streaming operation; return its server-sent events, or lines.
 
     An error before the first event is raised here. A later error, or one after the first heartbeat was due,
     is an error event.
     """
-    events = await answer(backend, name, body, Trace(name), streams=lambda request: True)
+    events = await answer(backend, trace, body, streams=lambda request: True)
     return cast(AsyncIterator[bytes], events)
 
 
 async def answer(
     backend: Backend,
-    name: str,
-    body: Body,
     trace: Trace,
+    body: Body,
     fields: Mapping[str, Any] | None = None,
     streams: Callable[[Any], bool] = lambda request: False,
     write: Callable[[schemas.Response], Any] = _json,
 ) -> bytes | AsyncIterator[bytes]:
     """The result of `call` or `stream`, whichever the body and the further fields ask for. `write` turns a
     result into JSON."""
+    name = trace.operation
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
     if OPERATIONS[name].scope != "public":

@@ -85,9 +85,8 @@ class Trace:
         self._first = False
         self._worked = 0.0
         self._replies = 0  # replies of models' servers that are under way
-        self._stops: list[Callable[[], object]] | None = None  # set once the caller has hung up
-        self.tells = False
-        """Whether the current stream reports its usage with each piece, so that waiting for its end gains little."""
+        self._stops: list[Callable[[], object]] | None = None  # set once nobody waits for the call
+        self._tells = False
 
     @property
     def upstream(self) -> float:
@@ -119,26 +118,31 @@ class Trace:
 
     @property
     def left(self) -> bool:
-        """Whether the caller has hung up; then no more models are called."""
+        """Whether nobody waits for the call any more; then no more models are called."""
         return self._stops is not None
 
-    def leave(self, stop: Callable[[], object], patience: float) -> None:
-        """Note that the caller has hung up; call `stop` once the replies under way have arrived and been counted.
+    def leave(self, stop: Callable[[], object]) -> None:
+        """Note that nobody waits for the call any more; call `stop` once the replies under way have arrived and been counted.
 
-        After `patience` seconds it is called anyway.
+        After the meter's patience it is called anyway.
         """
-        if self.tells:
+        patience = self.meter.patience if self.meter is not None else 0
+        if self._tells:
             patience = min(patience, ENOUGH)
         self._stops = self._stops or []
-        if not self._replies:
+        if not (self._replies and patience):
             stop()
             return
         self._loop = asyncio.get_running_loop()
         self._loop.call_later(patience, stop)
         self._stops.append(stop)
 
+    def tells(self, with_each_piece: bool) -> None:
+        """Note whether the current stream reports its usage with each piece, so that waiting for its end gains little."""
+        self._tells = with_each_piece
+
     async def asks(self) -> None:
-        """Call this before calling a model's server, and `replied` after it. Waits to be stopped if the caller has hung up."""
+        """Call this before calling a model's server, and `replied` after it. Waits to be stopped if nobody waits for the call."""
         if self._stops is not None:
             await asyncio.get_running_loop().create_future()  # never done: `stop` cancels the call
         self._replies += 1

@@ -74,8 +74,10 @@ _KINDS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "embedde
 class Meter:
     """Counts usage. Thread-safe."""
 
-    def __init__(self, *listeners: Listener) -> None:
+    def __init__(self, patience: float, *listeners: Listener) -> None:
         """`listeners` are called with each addition, and must be quick."""
+        self.patience = patience
+        """Seconds to wait for the replies of a call that was given up, so that their servers tell their tokens."""
         self._totals: dict[Used, dict[str, float]] = {}
         self._tokens: Counter[tuple[str, str]] = Counter()
         # Reentrant, because garbage collection may end a call while another is counted.

@@ -35,6 +35,15 @@ class StepTrace(Trace):
         super().prompted(label)
         self._root.prompted(label)
 
+    def tells(self, with_each_piece: bool) -> None:
+        self._root.tells(with_each_piece)
+
+    async def asks(self) -> None:
+        await self._root.asks()
+
+    def replied(self) -> None:
+        self._root.replied()
+
     def at_work(self, change: int) -> None:
         self._root.at_work(change)
 

@@ -67,14 +67,14 @@ class StreamUsage:
         self._last = event
         if _NO_CHOICES.search(event) is not None:
             return event if self._wanted else b""
-        self._trace.tells = True
+        self._trace.tells(True)
         return event if self.in_pieces else _FIELD.sub(b"", event)
 
     def read(self, chunk: dict[str, Any]) -> None:
         """Read a chunk, like `feed`, without changing it."""
         if chunk.get("usage"):
             self._last = chunk
-            self._trace.tells = bool(chunk.get("choices"))
+            self._trace.tells(bool(chunk.get("choices")))
         choices = chunk.get("choices") or ()
         self._pieces += any((choice.get("delta") or {}).get(name) for choice in choices for name in _PIECES)
 

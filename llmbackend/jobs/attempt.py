@@ -8,6 +8,7 @@ import time
 from anyio import CancelScope
 
 from ..access.caller import Caller
+from ..tracing import Trace
 from .context import Context
 from .ledger import Claim
 
@@ -16,7 +17,7 @@ TRIAL_SECONDS = 10
 
 
 class Attempt:
-    """A job running here. `scope` cancels it; `ended` is set once its end is in the ledger."""
+    """A job running here. `scope` cancels it at once; `ended` is set once its end is in the ledger."""
 
     def __init__(self, job: Claim) -> None:
         self.job = job
@@ -24,11 +25,19 @@ class Attempt:
         self.ended = asyncio.Event()
         self.context: Context | None = None
         self.caller: Caller | None = None
+        self.trace: Trace | None = None
         self.refused = False
         """Whether it was stopped because its key is no longer valid."""
         self.takes_slot = True
         """False once its function has ended: recording the end takes no slot."""
         self._began = time.monotonic()
+
+    def stop(self) -> None:
+        """Cancel it, once the replies under way are counted, and ask no more models."""
+        if self.trace is None:
+            self.scope.cancel()
+        else:
+            self.trace.leave(self.scope.cancel)
 
     @property
     def on_trial(self) -> bool:

@@ -76,7 +76,7 @@ class Runner:
             try:
                 await self._database.write(results.advance, job, values, chunks, durable=False)
             except LostAttempt:
-                attempt.scope.cancel()
+                attempt.stop()
 
         async def read() -> list[Any]:
             return await self._database.read(results.stored, job.number)
@@ -130,7 +130,7 @@ class Runner:
         granted = await self._register.permit(caller, access_needed(kind, vars(params)))
         if (seconds := await self._limiter.wait(caller)) is not None:
             raise _NoTokens(f"its key or project has no tokens left for {seconds:.0f} s")
-        trace = Trace(job.type, caller=caller, granted=granted)
+        trace = attempt.trace = Trace(job.type, caller=caller, granted=granted)
         trace.prompts = self._services.prompts
         return trace
 
@@ -168,7 +168,7 @@ class Runner:
         for attempt in watched:
             if attempt.caller is not None and attempt.caller.standing.ended:
                 attempt.refused = True
-                attempt.scope.cancel()
+                attempt.stop()
 
     async def tidy(self, kind: JobType) -> None:
         """Remove leftovers of jobs of this type that will not continue."""

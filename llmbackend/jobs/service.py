@@ -100,7 +100,7 @@ class Jobs:
         job = await self.status(reach, job_id)  # raises NotFound
         attempt = self._worker.attempts.get(job_id) if self._worker is not None else None
         if attempt is not None:  # another process finds out within a second
-            attempt.scope.cancel()
+            attempt.stop()
             await attempt.ended.wait()
             job = await self.status(reach, job_id)
         return job

@@ -279,7 +279,7 @@ class Worker:
                 self._reckoned = True
         sight = await self._database.read(_seen, list(tokens), self._capacity_now(), waits=threads.heartbeats)
         for token in tokens.keys() - sight.alive:
-            tokens[token].scope.cancel()
+            tokens[token].stop()
         with step("keys of jobs"):
             await self._runner.stop_refused(self.attempts.values())
         if sight.expired:

@@ -157,15 +157,13 @@ class _Endpoint:
             trace.parent = request.headers.get("traceparent", "")
         with CancelScope() as work:
             # If the caller hangs up, the connection calls `gone` and the work is cancelled.
-            patience = backend.settings.hang_up_seconds
-            scope.setdefault("state", {})["gone"] = partial(trace.leave, work.cancel, patience)
-            result = await operations.answer(backend, operation.name, body, trace, fields, streams)
+            scope.setdefault("state", {})["gone"] = partial(trace.leave, work.cancel)
+            result = await operations.answer(backend, trace, body, fields, streams)
             if isinstance(result, bytes):
                 if reserved is not None and len(result) > bodies.STEP:
                     reserved.grow(len(result))  # the caller may read it slowly
                 return await result_response(request, operation, result)
-            gone = partial(trace.leave, patience=patience)
-            return EventStream(result, operation.media, backend.settings.heartbeat_seconds, gone)
+            return EventStream(result, operation.media, backend.settings.heartbeat_seconds, trace.leave)
         raise ClientDisconnect
 
 

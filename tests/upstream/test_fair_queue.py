@@ -21,7 +21,7 @@ FLOOD = 12
 
 async def _ask(backend: Backend, project: str, order: list[str], message: str, **fields: object) -> None:
     body = {"messages": [{"role": "user", "content": message}], **fields}
-    await answer(backend, "chat", body, Trace("chat", caller=of_project(project)))
+    await answer(backend, Trace("chat", caller=of_project(project)), body)
     order.append(project)
 
 
@@ -80,7 +80,7 @@ ORDER: list[str] = []
 async def test_chats_take_turns_with_runs_of_agents_of_their_own_project_too(tmp_path: Path) -> None:
     async def run() -> None:
         body = {"agent": "asking-on", "task": "slow one"}
-        await answer(backend, "run_agent", body, Trace("run_agent", caller=of_project("loud")))
+        await answer(backend, Trace("run_agent", caller=of_project("loud")), body)
 
     ORDER.clear()
     with counting("slow") as server:
@@ -106,13 +106,13 @@ async def test_a_project_s_job_does_not_wait_for_the_end_of_another_s_long_ones(
     async def submit(project: str, prompts: int) -> str:
         params = {"prompts": [f"slow one, {number}" for number in range(prompts)]}
         body = {"job_type": "batch_chat", "params": params}
-        said = await answer(backend, "submit_job", body, Trace("submit_job", caller=of_project(project)))
+        said = await answer(backend, Trace("submit_job", caller=of_project(project)), body)
         return str(json.loads(said)["id"])  # type: ignore[arg-type]
 
     async def status(project: str, job: str) -> str:
         body = {"job_id": job}
         trace = Trace("get_job_status", caller=of_project(project))
-        return str(json.loads(await answer(backend, "get_job_status", body, trace))["status"])  # type: ignore[arg-type]
+        return str(json.loads(await answer(backend, trace, body))["status"])  # type: ignore[arg-type]
 
     with counting("slow") as server:
         options = {"openai_base_url": server.url, "chat_model": "m", "upstream_concurrency": 2}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
+import os
 import random
+import signal
 import socket
 import time
 from collections import Counter
@@ -17,7 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from llmbackend import BackendError, InvalidRequest, LLMBackendClient, LLMBackendError
+from llmbackend import AsyncLLMBackendClient, BackendError, InvalidRequest, LLMBackendClient, LLMBackendError
+from llmbackend.async_transports import AsyncLocalTransport
 from llmbackend.cli.usage import usage as show_usage
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
@@ -61,6 +66,7 @@ def _options(servers: list[Counting]) -> dict[str, Any]:
         "embedding_cache_mb": 0,
         "rerank_url": second.url,
         "upstream_timeout": 20,
+        "hang_up_seconds": 20,
     }
 
 
@@ -76,7 +82,7 @@ def client(
             yield client
     else:
         with (
-            serving(tmp_path, api_key=KEY, hang_up_seconds=20, **options) as server,
+            serving(tmp_path, api_key=KEY, **options) as server,
             LLMBackendClient(server.url, KEY) as client,
         ):
             yield client
@@ -138,12 +144,14 @@ def _respond(client: LLMBackendClient, text: str, *, stream: bool) -> None:
 
 
 def _give_up(client: LLMBackendClient, text: str) -> None:
-    """Ask for a reply, and hang up before it can be there; in process, where a call is not left to itself, wait for it."""
+    """Ask for a reply, and hang up before it can be there."""
     url = getattr(client._transport, "api_url", None)
-    if url is None:
-        client.chat(text)
-        return
     asked = {"messages": [{"role": "user", "content": text}]}
+    if url is None:
+        call = client._transport.begin("chat", asked)  # type: ignore[attr-defined]
+        time.sleep(SLOW / 2)
+        call.cancel()
+        return
     with suppress(requests.ReadTimeout):  # a busy machine may look for the reply only once it is there
         requests.post(
             f"{url}/v1/chat/completions", json=asked, headers={"X-API-Key": KEY}, timeout=(60, SLOW / 2)
@@ -243,7 +251,7 @@ def test_calls_whose_callers_hang_up_count_what_their_servers_count(
     servers: list[Counting], tmp_path: Path
 ) -> None:
     with (
-        serving(tmp_path, **_options(servers), hang_up_seconds=20) as server,
+        serving(tmp_path, **_options(servers)) as server,
         LLMBackendClient(server.url) as client,
     ):
         client.rag_ingest(["Number 7 is the harbour.", "Number 8 is the quay."], "docs")
@@ -259,7 +267,7 @@ def test_a_call_that_is_given_up_in_no_time_is_estimated(
     servers: list[Counting], tmp_path: Path, kind: str
 ) -> None:
     with (
-        serving(tmp_path, **_options(servers), hang_up_seconds=0) as server,
+        serving(tmp_path, **{**_options(servers), "hang_up_seconds": 0}) as server,
         LLMBackendClient(server.url) as client,
     ):
         if kind == "embed":
@@ -271,9 +279,113 @@ def test_a_call_that_is_given_up_in_no_time_is_estimated(
         assert found["estimated_tokens"] == sum(found[name] for name in TOKENS) - before
 
 
+INTERRUPTED: dict[str, Callable[[Any], Any]] = {
+    "chat": lambda client: client.chat("slow one write 9"),
+    "shape": lambda client: client.chat("slow one", schema={"type": "object"}),
+    "stream": lambda client: client.chat("slow one write 9", stream=True),
+    "elsewhere": lambda client: client.chat("slow elsewhere write 9", stream=True),
+    "embed": lambda client: client.embed([f"slow {number}" for number in range(40)]),
+    "rerank": lambda client: client.rerank("which", ["slow one", "another"]),
+    "query": lambda client: client.rag_query("What is slow?", "docs"),
+    "agent": lambda client: client.run_agent("What is slow?", collections=["docs"]),
+    "run": lambda client: client.run_agent("What is slow?", collections=["docs"], stream=True),
+}
+"""The calls of HUNG_UP, and agents."""
+
+
+@pytest.mark.parametrize("kind", INTERRUPTED)
+def test_a_call_that_is_interrupted_counts_what_its_servers_count(
+    client: LLMBackendClient, servers: list[Counting], kind: str
+) -> None:
+    client.rag_ingest(["Number 7 is the harbour.", "Number 8 is the quay."], "docs")
+    client.embed(["warm"])
+    before = sum(server.seen for server in servers)
+
+    def interrupt() -> None:
+        until(lambda: sum(server.seen for server in servers) > before)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def work() -> None:
+        for _ in INTERRUPTED[kind](client):
+            pass
+        time.sleep(60)  # unless it is interrupted
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    _settled(client, servers)
+    assert sum(_totals(client)[name] for name in TOKENS) > 0
+
+
+@pytest.mark.parametrize("kind", INTERRUPTED)
+@pytest.mark.anyio
+@pytest.mark.parametrize("shared", [False, True], ids=["own loop", "shared core"])
+async def test_a_call_of_a_cancelled_task_counts_what_its_servers_count(
+    servers: list[Counting], tmp_path: Path, kind: str, shared: bool
+) -> None:
+    options = Settings.model_validate({"data_dir": tmp_path, **_options(servers)})
+    with LLMBackendClient(transport=LocalTransport(options)) if shared else nullcontext():
+        async with AsyncLLMBackendClient(transport=AsyncLocalTransport(options)) as client:
+            await client.rag_ingest(["Number 7 is the harbour.", "Number 8 is the quay."], "docs")
+            await client.embed(["warm"])
+            before = sum(server.seen for server in servers)
+
+            async def work() -> None:
+                result = INTERRUPTED[kind](client)
+                if inspect.isawaitable(result):
+                    result = await result
+                async for _ in result:
+                    pass
+
+            async def seen() -> None:
+                while sum(server.seen for server in servers) == before:  # noqa: ASYNC110  # of another thread
+                    await asyncio.sleep(0.02)
+
+            async def agreed() -> None:
+                while not await _agreed(client, servers):  # noqa: ASYNC110  # as the threads of servers say
+                    await asyncio.sleep(0.1)
+
+            working = asyncio.create_task(work())
+            await asyncio.wait_for(seen(), 20)
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+            await asyncio.wait_for(agreed(), 20)
+
+
+async def _agreed(client: AsyncLLMBackendClient, servers: list[Counting]) -> bool:
+    found: Counter[str] = Counter()
+    for row in await client.usage(by="operation"):
+        found.update({name: row[name] for name in (*TOKENS, "estimated_tokens")})
+    assert found.pop("estimated_tokens") == 0
+    return found == _books(servers)
+
+
+def test_a_cancelled_job_counts_what_its_servers_count(
+    client: LLMBackendClient, servers: list[Counting]
+) -> None:
+    before = sum(server.seen for server in servers)
+    job = client.submit_job("batch_chat", {"prompts": [f"slow {number}" for number in range(500)]})
+    until(lambda: sum(server.seen for server in servers) > before)
+    assert client.cancel_job(job).status == "cancelled"
+    _settled(client, servers)
+    asked = sum(server.seen for server in servers) - before
+    assert asked < 500
+
+
+def test_a_client_that_is_closed_counts_what_was_under_way(servers: list[Counting], tmp_path: Path) -> None:
+    options = Settings.model_validate({"data_dir": tmp_path, **_options(servers)})
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        client._transport.begin("chat", {"messages": [{"role": "user", "content": "slow one write 9"}]})  # type: ignore[attr-defined]
+        until(lambda: servers[0].seen > 0)
+    with LLMBackendClient(transport=LocalTransport(options)) as client:
+        _settled(client, servers)
+
+
 def test_nothing_new_is_asked_for_a_caller_who_has_hung_up(servers: list[Counting], tmp_path: Path) -> None:
     with (
-        serving(tmp_path, **_options(servers), hang_up_seconds=20) as server,
+        serving(tmp_path, **_options(servers)) as server,
         LLMBackendClient(server.url) as client,
     ):
         client.embed(["warm"])
@@ -335,7 +447,7 @@ def test_what_was_used_is_there_after_a_kill_and_adds_up(servers: list[Counting]
 def test_a_stream_that_a_silent_server_is_left_in_is_estimated(
     servers: list[Counting], tmp_path: Path
 ) -> None:
-    options = {**_options(servers), "vllm_url": None}
+    options = {**_options(servers), "vllm_url": None, "hang_up_seconds": 0.5}
     with LLMBackendClient(
         transport=LocalTransport(Settings.model_validate({"data_dir": tmp_path, **options}))
     ) as client:
