@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -114,6 +115,13 @@ def test_a_reader_reads_files_of_its_own_kind(
     hit = client.rag_search("When is high tide?", collection)[0]
     assert (hit.document_id, hit.text) == ("tide.rev", "High tide is at nine.")
     assert hit.metadata["headings"] == ["Backwards"]
+
+
+@pytest.mark.skipif(
+    "ASYNC_CLIENT" in os.environ, reason="only the client for threads has LlamaIndex's classes"
+)
+def test_llamaindex_reads_files_by_a_reader(client: LLMBackendClient, tmp_path: Path) -> None:
+    (tmp_path / "tide.rev").write_bytes(_backwards("High tide is at nine."))
     assert client.llamaindex.reader().load_data(tmp_path / "tide.rev")[0].text.endswith("nine.")
 
 
