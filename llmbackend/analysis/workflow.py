@@ -202,6 +202,10 @@ def _facts(text: str) -> ContractFacts | None:
 async def _vectors(embedder: Embedder, judge: Judge, judges: bool, texts: list[str]) -> NDArray[Any]:
     if judges:
         return await judge.embed(texts)
+    if not texts:  # a text whose only sentence is very long has none worth reading
+        import numpy as np
+
+        return np.empty((0, 0), np.float32)
     return (await embedder.embed(texts, too_long="truncate")).values
 
 

@@ -98,6 +98,12 @@ def test_the_sentiment_of_another_language_is_not_guessed(client: LLMBackendClie
     assert "verärgert" in analysis.summary
 
 
+@pytest.mark.parametrize("words", ["ประเทศไทยมีภาษาไทย ", "E-4711 ", "这是一个很长的句子"])
+def test_a_text_without_sentences_is_analysed_as_well(client: LLMBackendClient, words: str) -> None:
+    analysis = client.analyze_document(words * 200)
+    assert (analysis.sentiment, analysis.summary) == ("neutral", "")
+
+
 def test_a_contract_names_its_parties(client: LLMBackendClient) -> None:
     text = (
         'This Agreement is made on May 2, 2024 between Acme Pumps Ltd., a company in Leeds (the "Supplier"), and '
