@@ -363,7 +363,7 @@ class Record(_Shown, dict[str, Any]):
             return self[name]
         except KeyError:
             known = ", ".join(self)
-            raise AttributeError(f"this result has no {name!r}; it has: {known}") from None
+            raise AttributeError(f"this result has no {name!r}; it has: {known or 'nothing'}") from None
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
@@ -495,6 +495,35 @@ def _column(values: list[Any]) -> Any:
     except (pyarrow.ArrowException, OverflowError):
         pass
     return pyarrow.array(_in_text(values), pyarrow.string())
+
+
+def _cells(name: str, rows: list[dict[str, Any]], type: Any = None) -> Any:
+    """An Arrow column of rows' cells, of a type or, without one, of the type that all share, else as text.
+
+    NaN, NaT and NA are null. Raises InvalidRequest for a cell that the type cannot hold.
+    """
+    import pyarrow
+
+    values = [row.get(name) for row in rows]
+    try:
+        column = pyarrow.array(values, type, from_pandas=True)
+        if not pyarrow.types.is_null(column.type):
+            return column
+        if any(isinstance(one, float) for one in values):  # NaN, and numbers may follow
+            return column.cast(pyarrow.float64())
+    except (pyarrow.ArrowException, TypeError, ValueError, OverflowError) as error:
+        if type is not None and not pyarrow.types.is_string(type):
+            said = f"by the first rows, the column {name!r} is {type}, and a later row has another type"
+            raise InvalidRequest(
+                f"batch_embed: {said} ({error}): give it one type, or leave it out"
+            ) from error
+    return pyarrow.array([None if _is_missing(one) else _as_text(one) for one in values], pyarrow.string())
+
+
+def _as_text(value: Any) -> str:
+    return (
+        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list)) else str(value)
+    )
 
 
 def flat_fields(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -1305,12 +1334,10 @@ class _ParquetFile:
         if self._writer is None:
             schema = self._source.schema
             if schema is None:
-                schema = pyarrow.Table.from_pylist(rows).schema
-                untold = pyarrow.types.is_null
-                schema = pyarrow.schema(
-                    [one.with_type("string") if untold(one.type) else one for one in schema]
-                )
+                found = dict.fromkeys(name for row in rows for name in row)
+                schema = pyarrow.schema({name: _cells(name, rows).type for name in found})
             self._columns = pyarrow.schema([one for one in schema if one.name != "embedding"])
+            self._known = {"embedding", *self._columns.names}
             # None is null, and telling so of each number would take a fifth of the time.
             number = pyarrow.field("element", pyarrow.float32(), nullable=False)
             self._vectors = pyarrow.field("embedding", pyarrow.list_(number, dimension), nullable=False)
@@ -1329,12 +1356,24 @@ class _ParquetFile:
             if table.schema != self._columns:
                 table = table.select(self._columns.names).cast(self._columns)
         else:
-            table = pyarrow.Table.from_pylist(rows, schema=self._columns)
+            self._warn_of_late_columns(rows)
+            cells = [_cells(one.name, rows, one.type) for one in self._columns]
+            table = pyarrow.Table.from_arrays(cells, schema=self._columns)
         buffers = [None, pyarrow.py_buffer(block)]
         floats = pyarrow.Array.from_buffers(pyarrow.float32(), count * dimension, buffers)
         vectors = pyarrow.FixedSizeListArray.from_arrays(floats, type=self._vectors.type)
         self._writer.write_table(table.append_column(self._vectors, vectors))
         self._count, self._dimension = self._count + count, dimension
+
+    def _warn_of_late_columns(self, rows: list[dict[str, Any]]) -> None:
+        """Warn of columns that no row had when the file was begun: they are not in it."""
+        for number, row in enumerate(rows, self._count):
+            for name in row.keys() - self._known:
+                self._known.add(name)
+                warning = (
+                    f"row {number} is the first with a column {name!r}, too late for the file, which lacks it"
+                )
+                self._source.warnings.append(Record(id=f"row {number}", warning=warning))
 
     def done(self, **about: Any) -> Any:
         self.close()
@@ -1812,6 +1851,8 @@ class _HttpAddress:
 
     def __init__(self, api_url: str, timeout: float, retries: int, api_key: str | None) -> None:
         url = _checked_url(api_url)
+        if api_key is not None and not isinstance(api_key, str):
+            raise InvalidRequest(f"api_key must be text, not {type(api_key).__name__}")
         if api_key and api_key.lower().startswith("bearer "):
             raise InvalidRequest("api_key is the key alone: leave out the word Bearer")
         if api_key and not (api_key.isascii() and api_key.isprintable()):
@@ -4504,7 +4545,7 @@ class _Source:
     def _of_item(self, item: Any) -> Any:
         """A document as it is sent. Raises InvalidRequest for a file's path, which was meant to be read."""
         if self._texts:
-            return item
+            return _read_first(self._operation, item) if self._alone else item
         if (path := _path_meant(item)) is not None or (self._alone and _is_called_like_a_file(item)):
             said = _no_text(path or item, f"rag_ingest_files({path or item!r}, …) reads files")
             raise InvalidRequest(f"{self._place()} is {said}")
@@ -4534,7 +4575,11 @@ def _parquet(operation: str, path: str) -> Any:
         from pyarrow import parquet
     except ImportError as error:
         raise InvalidRequest(f"{operation}: reading Parquet needs pyarrow: pip install pyarrow") from error
-    return parquet.ParquetFile(path)
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
+        fix = f"give pyarrow.dataset.dataset({path!r})" if os.path.isdir(path) else "is it Parquet?"
+        raise InvalidRequest(f"{operation}: {path!r} cannot be read ({error}): {fix}") from error
 
 
 _Warn = Callable[[str], None]
@@ -4990,6 +5035,8 @@ def _is_several(given: Any) -> bool:
     """Whether it can be one or several documents."""
     if isinstance(given, (str, os.PathLike)) or _is_foreign(given):
         return True
+    if isinstance(given, (bytes, bytearray, memoryview)):
+        return False
     several = any(hasattr(given, name) for name in ("__iter__", "__aiter__", "__getitem__", "to_pylist"))
     return several and not isinstance(given, type)
 
@@ -5165,8 +5212,8 @@ def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
 def find_files(paths: Any) -> list[tuple[str, Any]]:
     """Files as (document name, path or content)."""
     given = [paths] if _is_named_content(paths) or isinstance(paths, (str, os.PathLike)) else _as_list(paths)
-    if not isinstance(given, list):
-        raise _no_file(["paths"], f"takes paths, not {type(paths).__name__}")
+    if isinstance(paths, (bytes, bytearray, memoryview)) or not isinstance(given, list):
+        raise _no_file(["paths"], f"takes paths, or (name, bytes), not {type(paths).__name__}")
     found: list[tuple[str, Any]] = []
     for number, one in enumerate(given):
         if _is_named_content(one):
@@ -5405,9 +5452,9 @@ def _jsonable(value: Any) -> Any:
         return list(value)
     if isinstance(value, (set, frozenset)):
         raise TypeError("is a set, which JSON does not have: give it as a list")
-    raise TypeError(
-        f"is {_called(value)}, which JSON does not have ({_short(value)}): give it as text, or as a number"
-    )
+    several = hasattr(value, "__iter__") and not isinstance(value, (bytes, bytearray, memoryview, type))
+    fix = "a list" if several else "text, or as a number"
+    raise TypeError(f"is {_called(value)}, which JSON does not have ({_short(value)}): give it as {fix}")
 
 
 _INFINITE = float("inf")

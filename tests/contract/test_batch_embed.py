@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,76 @@ def test_parquet_has_the_source_s_columns_too(client: LLMBackendClient, tmp_path
         assert written["late"].to_pylist() == [None] * 25 + [True] * 25
     assert np.array_equal(np.array(written["embedding"].to_pylist(), np.float32), client.embed(TEXTS).numpy())
     assert np.array_equal(report.numpy(), client.embed(TEXTS).numpy())
+
+
+def test_parquet_takes_cells_that_are_missing_and_of_several_types(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    texts = TEXTS[:3]
+    columns: dict[str, Any] = {
+        "text": texts,
+        "name": ["Ann", None, "Bo"],
+        "day": pd.to_datetime(["2026-03-01", None, "2026-03-02"]),
+        "nr": pd.array([None, 2, 3], dtype="Int64"),
+        "team": pd.Categorical(["hr", None, "it"]),
+        "nothing": [None, None, None],
+        "odd": pd.Series([1, "two", [3, "4"]], dtype=object),
+        "where": pd.Series([Path("a"), None, Path("b")], dtype=object),
+    }
+    client.batch_embed(pd.DataFrame(columns), out=tmp_path / "vectors.parquet")
+    written = pq.read_table(tmp_path / "vectors.parquet").drop(["embedding"]).to_pydict()
+    assert written["day"][0].year == 2026
+    assert written["day"][1] is None
+    del written["day"]
+    assert written == {
+        "text": texts,
+        "name": ["Ann", None, "Bo"],
+        "nr": [None, 2, 3],
+        "team": ["hr", None, "it"],
+        "nothing": [None, None, None],
+        "odd": ["1", "two", '[3, "4"]'],
+        "where": ["a", None, "b"],
+    }
+
+
+def test_parquet_tells_of_columns_that_change_once_it_is_begun(
+    client: LLMBackendClient, tmp_path: Path
+) -> None:
+    rows: list[dict[str, Any]] = [{"text": text, "nr": number} for number, text in enumerate(TEXTS)]
+    rows[2]["early"] = True
+    rows[45]["late"] = 1
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = client.batch_embed(source, out=tmp_path / "vectors.parquet")
+    assert pq.read_schema(tmp_path / "vectors.parquet").names == ["text", "nr", "early", "embedding"]
+    assert [one.warning for one in report.warnings] == [
+        "row 45 is the first with a column 'late', too late for the file, which lacks it"
+    ]
+    rows[46]["nr"] = "forty-six"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        InvalidRequest, match=r"column 'nr' is int64, and a later row has another type.*40 texts"
+    ):
+        client.batch_embed(source, out=tmp_path / "vectors.parquet")
+
+
+def test_a_text_s_path_is_not_embedded(client: LLMBackendClient, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("The gym opens at six.")
+    for path in (tmp_path / "texts.txt", str(tmp_path / "texts.txt")):
+        for call in (client.batch_embed, client.batch_chat):
+            with pytest.raises(InvalidRequest, match=r"this is the path .*texts.txt.*read_text\(\)"):
+                call(path)
+
+
+def test_what_is_no_parquet_is_told_by_its_path(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.parquet").write_text("text")
+    (tmp_path / "parts.parquet").mkdir()
+    for name, fix in (("texts.parquet", "is it Parquet"), ("parts.parquet", r"give pyarrow\.dataset\.")):
+        for call in (client.batch_embed, lambda path: client.rag_ingest(path, collection)):
+            with pytest.raises(InvalidRequest, match=rf"{name}' cannot be read .*{fix}"):
+                call(str(tmp_path / name))
 
 
 def test_a_source_that_breaks_leaves_what_came_before_beside_the_file(
