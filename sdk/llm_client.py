@@ -389,10 +389,15 @@ _Page = TypeVar("_Page")
 class Records(_Shown, list[_Item]):
     """Several results: a plain list, shown as a table or as cards in notebooks.
 
-    If filters found nothing, `notes` says which of their fields no document has, or holds another type of value.
+    If filters found nothing, `notes` says which of their fields no document has, or holds another type of value;
+    `print` shows them behind the list.
     """
 
     notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        told = super().__repr__()
+        return f"{told}  # {'; '.join(self.notes)}" if self.notes else told
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> _Item: ...

@@ -265,6 +265,7 @@ def test_wherever_a_filter_finds_nothing_a_misspelt_field_is_told(
         assert list(found.notes) == [meant]
         assert meant in html.unescape(found._repr_html_())
     assert (hits, chunks, answer.sources, deleted.deleted) == ([], [], [], 0)
+    assert f"{hits} {chunks!r}" == f"[]  # {meant} []  # {meant}"
     (told,) = client.rag_search("ships", collection, filters={"year": "2026"}).notes
     assert told == "'year' holds numbers, such as '2026', and the filter asks for texts or times"
     # Nothing is said where there is something, or nothing to say.
