@@ -4095,7 +4095,8 @@ def _as_list(value: Any) -> Any:
         return [row[names[0]] for row in _table_rows(value)]
     if hasattr(value, "to_pylist"):  # an Arrow column, whose items are Arrow scalars
         return value.to_pylist()
-    return value if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__") else list(value)
+    one = isinstance(value, (str, bytes, bytearray, memoryview, Mapping))
+    return value if one or not hasattr(value, "__iter__") else list(value)
 
 
 TEXT_COLUMNS = (
@@ -5217,7 +5218,7 @@ def _no_image(place: list[str | int], reason: str) -> InvalidRequest:
 def find_files(paths: Any) -> list[tuple[str, Any]]:
     """Files as (document name, path or content)."""
     given = [paths] if _is_named_content(paths) or isinstance(paths, (str, os.PathLike)) else _as_list(paths)
-    if isinstance(paths, (bytes, bytearray, memoryview)) or not isinstance(given, list):
+    if not isinstance(given, list):
         raise _no_file(["paths"], f"takes paths, or (name, bytes), not {type(paths).__name__}")
     found: list[tuple[str, Any]] = []
     for number, one in enumerate(given):
@@ -5227,7 +5228,12 @@ def find_files(paths: Any) -> list[tuple[str, Any]]:
             found += _find(os.path.expanduser(os.fsdecode(one)), ["paths", number])
         else:
             raise _no_file(["paths", number], f"must be a path, or (name, bytes), not {type(one).__name__}")
-    return _named(found)
+    return _named([(_in_unicode(name), file) for name, file in found])
+
+
+def _in_unicode(name: str) -> str:
+    """A name in which bytes that are no UTF-8, as other systems write them, are as in URLs: JSON has no other form for them."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", name)
 
 
 def _is_named_content(one: Any) -> bool:

@@ -267,6 +267,20 @@ def test_a_name_is_one_document_however_its_accents_are_written(
     assert client.delete_documents(collection, [apart]).deleted == 1
 
 
+def test_names_that_are_no_unicode_stay_apart(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    names = [b"caf\xe8.txt", b"caf\xe9.txt"]
+    try:
+        for name in names:
+            Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_text(f"{FACT} {name!r}")
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    report = client.rag_ingest_files(tmp_path, collection)
+    assert (report.added, report.failed) == (2, [])
+    assert _ids(client, collection) == {"caf%E8.txt", "caf%E9.txt"}
+
+
 def test_what_cannot_be_read_in_a_folder_is_told(
     client: LLMBackendClient, collection: str, tmp_path: Path
 ) -> None:
@@ -377,6 +391,7 @@ def test_files_and_patterns_are_read(client: LLMBackendClient, collection: str, 
         ([], "there are no files"),
         (17, "takes paths"),
         ([17], "must be a path"),
+        (b"The gym opens at six.", r"takes paths, or \(name, bytes\), not bytes"),
     ],
 )
 def test_a_wrong_path_is_refused(client: LLMBackendClient, collection: str, paths: Any, reason: str) -> None:

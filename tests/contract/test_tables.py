@@ -255,6 +255,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "nothing": (None, "documents is None"),
     "none of several": (["The gym opens at six.", None], r"documents\[1\] is None"),
     "a class": (dict, "documents is a type"),
+    "bytes alone": (b"The gym opens at six.", r"documents is a bytes: .*\.decode\(\)"),
     "no rows": (pd.DataFrame({"text": []}), "there are no documents"),
     "none": ([], "there are no documents"),
     "another name": (
@@ -311,6 +312,8 @@ NOTHING_SAID: dict[str, tuple[str, tuple[Any, ...], str]] = {
     "a message alone": ("chat", ({"role": "user", "content": "a"},), "messages is a dict: give a list of it"),
     "a text for a message": ("chat", (["a"],), r"messages\[0\] is a str: a message is like"),
     "a number": ("chat", (5,), "messages is an int: give a text"),
+    "bytes for a message": ("chat", (b"a",), "messages is a bytes: give a text"),
+    "bytes for texts": ("embed", (b"a",), "texts is a bytes: give a text, or a list"),
     "no text": ("embed", (None,), "texts is None: give a text, or a list"),
     "no texts": ("embed", ([],), "there are no texts"),
     "texts in texts": ("embed_single", (["a"],), r"texts\[0\] is a list, and no text"),
