@@ -69,6 +69,17 @@ def test_a_question_over_several_collections(client: LLMBackendClient, handbooks
     assert run.trace.seconds >= max(step.seconds for step in run.trace.steps)
 
 
+def test_a_collection_that_is_named_twice_is_asked_once(
+    client: LLMBackendClient, handbooks: list[str]
+) -> None:
+    new = handbooks[0]
+    run = client.run_agent("When is sick leave reported?", collections=[new, new])
+    assert run.answer.count("before nine") == 1
+    asked = {"questions": ["When is sick leave reported?"]}
+    table = client.run_agent("", agent="analyst", collections=[new, new], input=asked).output
+    assert sorted(row.document for row in table.rows) == ["sick", "vacation"]
+
+
 def test_what_the_documents_do_not_tell_is_not_found(client: LLMBackendClient, handbooks: list[str]) -> None:
     run = client.run_agent("Who discovered the moons of Jupiter?", collections=handbooks)
     assert not run.found
