@@ -39,6 +39,9 @@ READ_ANEW = 1_000
 """Up to this many letters, SmolLM2 reads messages from the beginning each time, in half a second; of longer
 ones it keeps what it has read."""
 
+LARGEST = 2**31 - 1
+"""Of a larger number llama.cpp takes the lower 32 bits only: `max_tokens=2**32 + 1` would be one token."""
+
 LOOP_LENGTH = 200
 """A reply is a loop if its last letters, at least this many, say the same thing three times or more. Twenty
 hellos are none."""
@@ -223,6 +226,9 @@ class LocalChat(ChatModel):
             raise NotFound(f"no model {asked!r} here: the embedded chat model is {self._name!r}")
         self._check(request)
         request = {_LLAMA_CPP.get(name, name): value for name, value in request.items()}
+        for name in ("max_tokens", "max_completion_tokens", "top_k"):
+            if request.get(name) is not None:
+                request[name] = min(request[name], LARGEST)
         messages = request["messages"]
         context = self._window.context
         if (tokens := sum(map(_characters, messages)) // LONGEST_TOKEN) > context:

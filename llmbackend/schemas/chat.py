@@ -279,7 +279,7 @@ class StructuredOutputs(Request):
     grammar: str | None = Field(None, max_length=2**18)
 
 
-Stop = Annotated[str, Field(max_length=1000)]
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 PART = 32
 """Writing out a part of a message takes as long as writing this many characters."""

@@ -103,6 +103,18 @@ def test_the_reply_ends_before_a_stop(client: LLMBackendClient) -> None:
     assert reply == whole.partition("Paris")[0] != whole
 
 
+def test_an_empty_stop_is_refused(client: LLMBackendClient) -> None:
+    for stop in ("", ["Paris", ""]):
+        with pytest.raises(InvalidRequest, match=r"stop.*is empty"):
+            client.chat("What is the capital of France?", max_tokens=4, stop=stop)
+
+
+def test_more_tokens_than_the_model_can_count_to_are_as_many_as_there_are(client: LLMBackendClient) -> None:
+    question = "What is the capital of France?"
+    reply = client.chat(question, temperature=0, max_tokens=40)
+    assert client.chat(question, temperature=0, max_tokens=2**32 + 1) == reply
+
+
 def test_the_same_seed_gives_the_same_reply(client: LLMBackendClient) -> None:
     replies = [
         client.chat("Tell me a story.", temperature=2, top_p=0.9, seed=seed, max_tokens=12)
