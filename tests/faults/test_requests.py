@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -116,7 +117,8 @@ def test_a_key_in_the_query_is_no_key(server_url: str) -> None:
 
 
 def test_the_sdk_with_a_key_that_fits_no_header_raises_its_own_error(server_url: str) -> None:
-    for key in ("schlüssel", "€", "a\nb"):
+    keys: list[Any] = ["schlüssel", "€", "a\nb", 4711]
+    for key in keys:
         with pytest.raises(LLMBackendError), LLMBackendClient(server_url, key) as client:
             client.models()
 
@@ -357,6 +359,17 @@ def test_what_is_not_http_is_refused(server_url: str, lines: list[bytes]) -> Non
 
 
 # Other people's web pages
+
+
+def test_a_packed_body_is_refused_as_such(server_url: str) -> None:
+    for path in ("/v1/rag/search", "/v1/rag/ingest/files"):
+        reply = requests.post(
+            f"{server_url}{path}",
+            data=gzip.compress(b"{}"),
+            headers={**WITH_KEY, "Content-Type": "application/json", "Content-Encoding": "gzip"},
+            timeout=30,
+        )
+        assert "body in 'gzip'" in refused(reply, 422, "invalid_request")["message"]
 
 
 def test_a_body_that_is_not_json_by_its_type_is_refused(server_url: str) -> None:
