@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from . import threads
+from . import slices, threads
 from .errors import InvalidRequest, LLMBackendError, TooLarge
 
 VALUES = 1_000_000
@@ -91,7 +91,7 @@ def own(text: str) -> Any:
     """Parse JSON that was written here, of any size. It blocks, so a large text is parsed in a thread."""
     body = bytearray()
     for start in range(0, len(text), SLICE):
-        threads.give_way()
+        slices.give_way()
         body += text[start : start + SLICE].encode()
     return _in_pieces(body, scan(body, "JSON", bounded=False).cuts, _exact)
 
@@ -99,7 +99,7 @@ def own(text: str) -> Any:
 def _check_names(value: Any, name: str) -> None:
     left = [value] if isinstance(value, dict | list) else []
     while left:
-        threads.give_way()
+        slices.give_way()
         one = left.pop()
         if isinstance(one, dict) and len(one) > NAMES:
             raise TooLarge(
@@ -165,7 +165,7 @@ def scan(body: bytes | bytearray, name: str, *, bounded: bool = True) -> Scanned
     cuts: list[_Cut] = []
     before = b""  # the last character before a text that is not white space
     for start, parts, first in _slices(body):
-        threads.give_way()
+        slices.give_way()
         structure = b"".join(parts[first::2])
         opened = structure.count(b"[") + structure.count(b"{")
         containers += opened
@@ -251,7 +251,7 @@ def _in_pieces(body: bytes | bytearray, cuts: list[_Cut], parsed: Callable[[byte
         return parsed(body)
     whole: Any = None
     for before, after in pairwise([None, *cuts, None]):
-        threads.give_way()
+        slices.give_way()
         start = 0 if before is None else before.place + (not before.in_text)
         text = body[start : after.place if after else None]
         if before and not before.in_text and _EMPTY.match(text):

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from . import threads
+from . import slices, threads
 
 INLINE_ITEMS = 16
 """A result of at most so many items is written on the event loop: starting a thread would take longer."""
@@ -39,7 +39,7 @@ def text(value: Any, separators: tuple[str, str] = (", ", ": ")) -> str:
 def pieces(value: Any, separators: tuple[str, str] = (", ", ": ")) -> Iterator[str]:
     """Yield what `text` returns, for a thread."""
     for piece in _pieces(value, separators):
-        threads.give_way()
+        slices.give_way()
         yield piece
 
 
@@ -145,7 +145,7 @@ def write(result: BaseModel) -> bytes:
         if _items(value):
             written += f'"{name}":['.encode()
             for item in value:
-                threads.give_way()
+                slices.give_way()
                 written += item.model_dump_json().encode() + b","
             written[-1:] = b"],"
         elif part := result.model_dump_json(include={name})[1:-1]:

@@ -12,7 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import threads
+from . import slices
 
 _loading = threading.Lock()
 _loaded = False
@@ -43,7 +43,7 @@ class GivesWay:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        threads.give_way()
+        slices.give_way()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 A request is small while it has a small body, writes nothing, has been at work for less than SMALL seconds (waiting for
 models not counted), and has used the processor in threads for less than LIGHT seconds. While one is at work, large work
-(bodies, documents, jobs) waits wherever it gives way (`threads.give_way`, `pause`), and all of it together gets one part in
+(bodies, documents, jobs) waits wherever it gives way (`slices.give_way`, `pause`), and all of it together gets one part in
 1 + WAIT_PER_WORK of the time. If no small request is at work, nothing waits.
 """
 

@@ -9,9 +9,8 @@ import asyncio
 import contextvars
 import os
 import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, TypeVar, TypeVarTuple
@@ -20,7 +19,7 @@ from weakref import WeakKeyDictionary
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from . import panics, precedence, tracing
+from . import panics, precedence, slices, tracing
 from .errors import Overloaded
 from .turns import Places
 
@@ -114,7 +113,8 @@ class Threads:
                 places.give_back()
 
     def _run(self, work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-        _slice.releases = self._releases
+        if self._releases:
+            slices.lock_released()
         return work(*args)
 
     @property
@@ -308,80 +308,9 @@ class OwnLoop:
             return self._loop
 
 
-class _Slice(threading.local):
-    """What a thread's work has had; nothing on the event loop."""
-
-    began: float | None = None
-    granted = False
-    charged = 0.0
-    releases = False
-    """Whether the work releases the interpreter's lock most of the time."""
-
-
-_slice = _Slice()
-
-
-class _Line:
-    """Lets the threads of large work use the interpreter one after the other, first come, first served.
-
-    The event loop gets the interpreter's lock at random among all threads that wait for it. With a dozen at work, it would
-    wait for dozens of their slices, a tenth of a second or longer.
-    """
-
-    PATIENCE = 0.05
-    """Seconds until the next one goes ahead, because the thread whose turn it is seems to wait for something else."""
-
-    def __init__(self) -> None:
-        self._turn: int | None = None
-        """The thread whose turn it is."""
-        self._waiting: dict[int, threading.Lock] = {}
-        self._changing = threading.Lock()
-
-    def enter(self) -> None:
-        me, called = threading.get_ident(), threading.Lock()
-        with self._changing:
-            if self._turn is None:
-                self._turn = me
-                return
-            called.acquire()
-            self._waiting[me] = called
-        if not called.acquire(timeout=self.PATIENCE):
-            with self._changing:
-                self._waiting.pop(me, None)
-                self._turn = me
-
-    def leave(self) -> None:
-        with self._changing:
-            if self._turn == threading.get_ident():
-                self._turn = next(iter(self._waiting), None)
-                if self._turn is not None:
-                    self._waiting.pop(self._turn).release()
-
-
-_line = _Line()
-
-
 def _without_panic(work: Callable[[*_Args], _Result], *args: *_Args) -> _Result:
-    with in_slices(), panics.caught():
+    with slices.in_slices(), panics.caught():
         return work(*args)
-
-
-@contextmanager
-def in_slices() -> Iterator[None]:
-    """In this block, work gives way where it calls `give_way`, and its processor time is charged to the current call."""
-    _slice.began, _slice.granted, _slice.charged = time.monotonic(), False, time.thread_time()
-    _slice.releases = False
-    try:
-        yield
-    finally:
-        _charge()
-        _slice.began = None
-        _line.leave()
-
-
-def _charge() -> None:
-    before, _slice.charged = _slice.charged, time.thread_time()
-    tracing.worked(_slice.charged - before)
 
 
 def background(name: str, work: Callable[[], None]) -> threading.Thread:
@@ -389,22 +318,6 @@ def background(name: str, work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=_without_panic, args=(work,), name=f"llmbackend {name}", daemon=True)
     thread.start()
     return thread
-
-
-def give_way() -> None:
-    """Let small requests go first. Long work in a thread calls this between slices; on the event loop it does nothing."""
-    if (began := _slice.began) is None:
-        return
-    worked = time.monotonic() - began
-    if worked < precedence.SLICE and (_slice.granted or not precedence.wanted()):
-        return
-    _charge()
-    if not tracing.goes_first():
-        _line.leave()
-        _slice.granted = precedence.wait(worked)
-        if not _slice.releases:
-            _line.enter()
-        _slice.began = time.monotonic()
 
 
 INLINE_CHARACTERS = 2**14

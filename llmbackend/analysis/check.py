@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .. import threads
+from .. import slices
 from ..text import scanning
 from .extract import find
 
@@ -47,7 +47,7 @@ class Checked:
         self._text = text
         self._numbers: set[str] = set()
         for part in scanning.parts(text):
-            threads.give_way()
+            slices.give_way()
             self._numbers |= {_plain(number) for number in _NUMBER.findall(part)}
             self._numbers |= {
                 _SPELLED[word] for word in re.findall(r"[a-z]+", part.lower()) if word in _SPELLED

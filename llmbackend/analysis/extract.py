@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import threads
+from .. import slices
 from ..chunks.windows import windows
 from ..text import scanning
 from ..text.sentences import is_heading, sentences
@@ -98,7 +98,7 @@ def split(text: str) -> list[Sentence]:
     spans: list[tuple[int, int]] = []
     below_heading = False
     for start, end in sentences(text):
-        threads.give_way()
+        slices.give_way()
         piece = text[start:end]
         heading = is_heading(piece)
         if spans:
@@ -114,7 +114,7 @@ def split(text: str) -> list[Sentence]:
         below_heading = heading
     found = []
     for start, end in spans:
-        threads.give_way()
+        slices.give_way()
         marker = _MARKER.match(text, start, end)
         start = marker.end() if marker else start
         end -= len(text[start:end]) - len(text[start:end].rstrip())
@@ -159,7 +159,7 @@ def worth_reading(found: Sequence[Sentence], text: str) -> list[Sentence]:
     fewest = FEWEST if len(found) > SHORT_TEXT else FEWEST // 2
     kept, seen = [], set()
     for sentence in found:
-        threads.give_way()
+        slices.give_way()
         if times[sentence.text] > 2 or sentence.text in seen or not _says_something(sentence, text, fewest):
             continue
         seen.add(sentence.text)
@@ -277,7 +277,7 @@ def find(quote: str, text: str) -> tuple[int, int] | None:
     pattern = re.compile(r"\s+".join(map(re.escape, words)))
     place = text.find(words[0])
     while place >= 0:
-        threads.give_way()
+        slices.give_way()
         if match := pattern.match(text, place):
             return match.span()
         place = text.find(words[0], place + 1)
@@ -287,7 +287,7 @@ def find(quote: str, text: str) -> tuple[int, int] | None:
 def find_each(quotes: Sequence[str], text: str) -> list[tuple[int, int] | None]:
     places = []
     for quote in quotes:
-        threads.give_way()
+        slices.give_way()
         places.append(find(quote, text))
     return places
 
@@ -296,7 +296,7 @@ def word_count(text: str) -> int:
     """Count words, part by part, because `split` holds the interpreter's lock."""
     count, before = 0, " "
     for part in windows(text):
-        threads.give_way()
+        slices.give_way()
         cut_within = not before.isspace() and not part[:1].isspace()
         count += len(part.split()) - cut_within
         before = part[-1:]

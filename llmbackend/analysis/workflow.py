@@ -12,7 +12,7 @@ from anyio import CancelScope
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
 
-from .. import threads, tracing
+from .. import slices, threads, tracing
 from ..answers.links import Links, inert
 from ..chunks.sentence_splitter import splitter
 from ..errors import InvalidRequest
@@ -180,7 +180,7 @@ async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, m
 def _worth_reading(found: Sequence[Sentence], text: str, links: Links) -> list[Sentence]:
     worth = []
     for sentence in extract.worth_reading(found, text):
-        threads.give_way()
+        slices.give_way()
         if (
             inert(sentence.text, links) == sentence.text
         ):  # else it would have to be changed, and so not be quoted

@@ -9,7 +9,7 @@ from itertools import islice
 
 import regex
 
-from .. import threads
+from .. import slices
 from ..text.sentences import stems
 from ..text.words import UNSPACED, WRITTEN
 from . import full_names
@@ -69,7 +69,7 @@ class Question:
         self.unknown: list[str] = []
         """Names and numbers of the question that no passage has."""
         for word, pattern in self._patterns.items():
-            threads.give_way()
+            slices.give_way()
             count = sum(pattern.search(passage) is not None for passage in passages)
             if count:
                 self._rare[word] = math.log(1 + len(passages) / count)
@@ -129,7 +129,7 @@ class Question:
         return share - any(_after_another(name, text) for name in self._leading)
 
     def _share(self, rare: Mapping[str, float], text: str) -> float:
-        threads.give_way()
+        slices.give_way()
         whole = sum(rare.values())
         has = sum(weight for word, weight in rare.items() if self._patterns[word].search(text))
         return has / whole if whole else 0.0
@@ -166,6 +166,6 @@ def _pattern(word: str) -> regex.Pattern[str]:
     """Return a pattern for the word with any punctuation: E-03, E03, E 03."""
     said = r"[\W_]{0,2}".join(map(re.escape, _GROUP.findall(word)))
     letter = rf"[^\W_{UNSPACED}]"
-    threads.give_way()
+    slices.give_way()
     # `re` takes milliseconds for the set of letters, a word.
     return regex.compile(rf"(?<!{letter}){said}(?!{letter})", regex.IGNORECASE)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from .. import __version__, threads
+from .. import __version__, slices
 from ..disk import Disk, translated
 from ..engines.interface import Chunk, Stored
 from ..errors import InvalidRequest
@@ -64,7 +64,7 @@ class Writer:
     def rows(self, table: str, database: int, rows: Iterator[Mapping[str, Any]]) -> None:
         """Write rows of a table of the database with that number."""
         for row in rows:
-            threads.give_way()
+            slices.give_way()
             values = {name: _written(value) for name, value in row.items()}
             self._add({"table": table, "database": database, "row": values}, "rows")
 
@@ -88,7 +88,7 @@ class Writer:
         """Write chunks of the collection begun last."""
         rows = stored.vectors.astype("<f4", copy=False)
         for chunk, vector in zip(stored.chunks, rows, strict=True):
-            threads.give_way()
+            slices.give_way()
             self._add(
                 {
                     "chunk": [chunk.document_id, chunk.hash, chunk.number, chunk.total, chunk.text],

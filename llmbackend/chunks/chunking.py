@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from .. import threads
+from .. import slices
 from ..engines.interface import Chunk
 from ..files.syntax import BareText, syntax
 from ..schemas import Document, GivenChunk
@@ -46,7 +46,7 @@ def content_hash(document: Document | BareText) -> str:
 def _in_json(text: str) -> Iterator[str]:
     """Yield the text as a JSON string without its quotes, in parts."""
     for start in range(0, len(text), LARGE):
-        threads.give_way()
+        slices.give_way()
         yield _AS_JSON.encode(text[start : start + LARGE])[1:-1]
 
 

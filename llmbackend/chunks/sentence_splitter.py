@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Any
 
-from .. import llamaindex_import, threads
+from .. import llamaindex_import, slices
 from .tokens import tokens_of
 from .windows import PART_CHARACTERS, windows
 
@@ -57,7 +57,7 @@ def _items(text: str) -> Iterator[int]:
     """Yield where each item of a list begins. Looks at some lines at a time, because it holds the interpreter's lock."""
     begin = 0
     while begin < len(text):
-        threads.give_way()
+        slices.give_way()
         end = text.find("\n", begin + PART_CHARACTERS) + 1 or len(text)
         yield from (item.start() for item in _ITEM.finditer(text, begin, end))
         begin = end

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
-from .. import threads
+from .. import slices
 from ..files.parsed import PAGE_END, Syntax
 
 TITLE_CHARACTERS = 200
@@ -132,7 +132,7 @@ def _markdown() -> Any:
 
 def _give_way(*_: Any) -> bool:
     """A parser rule that matches no block, but runs before each, so that a long parse gives way."""
-    threads.give_way()
+    slices.give_way()
     return False
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
-from .. import threads
+from .. import slices
 from .tokens import tokens_of
 from .windows import PART_CHARACTERS
 
@@ -25,7 +25,7 @@ def parts(text: str) -> Iterator[Part]:
     """Yield a text's tables, and what is between them, in order; joined, they are the text."""
     start = place = 0
     while (bar := text.find("|", place)) >= 0:
-        threads.give_way()
+        slices.give_way()
         first = max(place, text.rfind("\n", place, bar) + 1)
         rule = place = _line_end(text, bar)
         body = end = _line_end(text, rule)
@@ -34,7 +34,7 @@ def parts(text: str) -> Iterator[Part]:
         if first > start:
             yield Part("", text[start:first])
         while "|" in text[end : (behind := _line_end(text, end))]:
-            threads.give_way()
+            slices.give_way()
             end = behind
         yield Part(text[first:body], text[body:end])
         start = place = end
@@ -70,7 +70,7 @@ def split(part: Part, size: int, split_text: Callable[[str, int], list[str]], be
     pieces: list[str] = []
     lines = [before + head]
     for row in rows:
-        threads.give_way()
+        slices.give_way()
         count = len(tokens_of(row))
         if count > left and len(lines) > 1:
             pieces.append("".join(lines))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sized
 from functools import lru_cache
 
-from .. import llamaindex_import, threads
+from .. import llamaindex_import, slices
 from .windows import PART_CHARACTERS, windows
 
 REMEMBERED_LENGTH = 64
@@ -17,7 +17,7 @@ REMEMBERED = 2**16  # words
 
 def tokens_of(text: str) -> range:
     """Return a range as long as the text has tokens. LlamaIndex's splitter uses this as a tokenizer, and only counts."""
-    threads.give_way()
+    slices.give_way()
     return range(sum(map(_count, windows(text))) if len(text) > PART_CHARACTERS else _count(text))
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import threads, tracing
+from .. import slices, threads, tracing
 from ..errors import LLMBackendError
 from .edge_shard import WRITTEN
 from .filters import Combination, Condition, terms_of
@@ -265,7 +265,7 @@ class Filtering:
         for start in range(0, len(ids), NAMED_AT_ONCE):
             named = set(ids[start : start + NAMED_AT_ONCE])
             parts.append(self._syntax.group(must=[self._syntax.among(named)]))
-            threads.give_way()
+            slices.give_way()
         return parts
 
     def _among(self, queries: list[Any], limit: int, parts: Sequence[Any]) -> list[list[Scored]]:
@@ -273,7 +273,7 @@ class Filtering:
         for part in parts:
             found = self._index.query(queries, limit, part, exact=True)
             best = [_best(its, more, limit) for its, more in zip(best, found, strict=True)]
-            threads.give_way()
+            slices.give_way()
         return best
 
     def _read_later(self) -> None:
@@ -337,7 +337,7 @@ class Filtering:
             columns.add([(record.id, record.payload or {}) for record in page])
             if self._closed.is_set():
                 return False
-            threads.give_way()
+            slices.give_way()
         with self._lock:
             self._columns, self._reading = columns, None
             self._most_rows = 2 * len(columns) + COLUMNS_FROM
@@ -400,7 +400,7 @@ class Filtering:
             yield
             took = time.perf_counter() - began
         tracing.worked(took)  # Edge works in its own threads, which are not measured
-        threads.give_way()
+        slices.give_way()
         if lookups > self._lookups // 2 or took > HELD:
             self._lookups = next_size(self._lookups, took, LEAST_LOOKUPS, MOST_LOOKUPS)
 

@@ -15,7 +15,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from .. import threads
+from .. import slices
 from ..errors import InvalidRequest
 from . import fusion
 from .bm25 import Encoder, Sparse, encoder
@@ -169,7 +169,7 @@ class QdrantIndex(ABC):
     def upsert(self, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> None:
         points: list[Point] = []
         for chunk, vector in zip(chunks, vectors, strict=True):
-            threads.give_way()
+            slices.give_way()
             sparse = self._encoder.document(chunk.words)
             points.append(Point(chunk.point_id(self._namespace), vector, sparse, self._payload(chunk)))
         self._write(points)
@@ -416,7 +416,7 @@ class QdrantIndex(ABC):
     def _every(self, payload: list[str]) -> Iterator[dict[str, Any]]:
         offset: Any = None
         while True:
-            threads.give_way()
+            slices.give_way()
             records, offset = self._scroll(None, self._walked_at_once, offset, payload)
             yield from (record.payload for record in records)
             if offset is None:

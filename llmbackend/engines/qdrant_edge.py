@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import threads
+from .. import slices, threads
 from ..disk import DELETING, Disk
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
@@ -190,11 +190,11 @@ class EdgeIndex(QdrantIndex):
         edge = self._edge
         with translated(self.folder):
             for start in range(0, len(points), WRITE_BATCH):
-                threads.give_way()
+                slices.give_way()
                 batch = points[start : start + WRITE_BATCH]
                 records = []
                 for point in batch:
-                    threads.give_way()
+                    slices.give_way()
                     vector = {DENSE: point.dense.data, SPARSE: edge.SparseVector(*point.sparse)}
                     records.append(edge.Point(id=point.id, vector=vector, payload=point.payload))
                 new = [(point.id, point.payload) for point in batch]
@@ -237,7 +237,7 @@ class EdgeIndex(QdrantIndex):
             if offset is None or len(records) >= limit:
                 return records, offset
             size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
-            threads.give_way()
+            slices.give_way()
 
     def _count(self, where: Any = None) -> int:
         with translated(self.folder):
@@ -361,7 +361,7 @@ class EdgeIndex(QdrantIndex):
             if start >= len(ids):
                 return found
             size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
-            threads.give_way()
+            slices.give_way()
 
     def flush(self) -> None:
         """Flush, unless nothing was written: a flush takes tens of milliseconds in any case."""

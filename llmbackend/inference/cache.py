@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import threads
+from .. import slices
 from ..disk import Disk
 from ..errors import LLMBackendError
 from .cache_writer import CacheWriter
@@ -260,7 +260,7 @@ def _selected(connection: sqlite3.Connection, keys: list[bytes]) -> dict[bytes, 
 
 def _rows(entries: dict[bytes, Entry]) -> Iterator[tuple[Any, ...]]:
     for key, entry in entries.items():
-        threads.give_way()
+        slices.give_way()
         yield _number(key), key, zlib.crc32(entry.vector), *_stored(entry)
 
 

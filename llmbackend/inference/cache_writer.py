@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-from .. import threads
+from .. import slices
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class CacheWriter(Generic[_Entry]):
                     self._changed.notify_all()
                     return
             try:
-                with threads.in_slices():
+                with slices.in_slices():
                     self._write(entries)
             except Exception:
                 log.exception("%s: %d entries are not kept", self._name, len(entries))

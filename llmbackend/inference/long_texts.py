@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from .. import threads
+from .. import slices
 from .context_limits import Length
 from .embeddings import TextRefused, TooLong, unit
 
@@ -80,7 +80,7 @@ def token_ids(tokenizer: Any, pieces: Sequence[str]) -> Iterator[list[list[int]]
     """Yield the token ids of the pieces, as many pieces at a time as keep all cores busy."""
     start = 0
     while start < len(pieces):
-        threads.give_way()
+        slices.give_way()
         some: list[str] = []
         letters = 0
         for piece in pieces[start : start + MOST_AT_ONCE]:

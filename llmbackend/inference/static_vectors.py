@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import threads, tracing
+from .. import slices, threads, tracing
 from ..errors import BackendError, InvalidRequest
 from .embeddings import spelt
 from .fingerprint import Fingerprint
@@ -135,7 +135,7 @@ class StaticEmbedder:
             if self._unknown is not None:
                 ids = [[token for token in of_piece if token != self._unknown] for of_piece in ids]
             for row, of_piece in zip(values[len(tokens) :], ids, strict=False):
-                threads.give_way()
+                slices.give_way()
                 if of_piece:
                     table.take(of_piece, axis=0).sum(axis=0, out=row)
             tokens += map(len, ids)

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from .. import threads, usage
+from .. import slices, threads, usage
 from ..access.decision import Asks
 from ..backoff import passing
 from ..chunks.tokens import tokens_of
@@ -76,7 +76,7 @@ def _firsts(params: BatchChatParams) -> list[int]:
 
 
 def _key(prompt: str | Sequence[Message]) -> str:
-    threads.give_way()
+    slices.give_way()
     if isinstance(prompt, str):
         return prompt
     return "\n" + json.dumps([message.model_dump(exclude_none=True) for message in prompt])

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .. import threads
+from .. import slices
 from ..answers import rag_model
 from ..errors import InvalidRequest
 from ..schemas import (
@@ -128,7 +128,7 @@ def messages(items: Iterable[Item], instructions: str | None = None) -> list[dic
     told: list[dict[str, Any]] = []
     called: set[str] = set()
     for item in items:
-        threads.give_way()
+        slices.give_way()
         match item["type"]:
             case "message":
                 role = "system" if item["role"] in _SPEAKS_FIRST else item["role"]

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from .. import errors, json_writing, threads
+from .. import errors, json_writing, slices
 
 
 def form(pattern: str, should_be: str) -> str:
@@ -82,7 +82,7 @@ class NullIs:
 
 
 def letting_others_run(value: Any) -> Any:
-    threads.give_way()
+    slices.give_way()
     return value
 
 
@@ -116,7 +116,7 @@ class Request(BaseModel):
     @model_validator(mode="after")
     def _let_others_run(self) -> Self:
         """Release the interpreter's lock, which pydantic holds while it makes thousands of these."""
-        threads.give_way()
+        slices.give_way()
         return self
 
     def wire(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Request(BaseModel):
 
         That would copy the JSON of all fields with the interpreter's lock held.
         """
-        threads.give_way()
+        slices.give_way()
         told = {}
         fields, given = type(self).model_fields, self.model_fields_set
         for name, value in vars(self).items():
@@ -142,7 +142,7 @@ class Request(BaseModel):
         to the end."""
         written: list[str] = []
         for piece in json_writing.fields(self):
-            threads.give_way()
+            slices.give_way()
             written.append(piece.decode())
         return "".join(written)
 

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from .. import json_writing, threads
+from .. import json_writing, slices
 from .base import MEDIA_URL, Json, NullIs, Request, Response
 from .json_schema import JsonSchemaObject
 
@@ -55,7 +55,7 @@ def _as_it_came(value: Any) -> Any:
     size = 0
     left: list[tuple[Any, int]] = [(value, 1)]
     while left:
-        threads.give_way()
+        slices.give_way()
         node, level = left.pop()
         if level > CAME_LEVELS:
             raise ValueError(f"is nested more than {CAME_LEVELS} deep: leave it out")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from .. import threads
+from .. import slices
 from .base import Json
 
 MOST_CHARACTERS = 2**18
@@ -21,7 +21,7 @@ def _measured(schema: dict[str, Any]) -> dict[str, Any]:
     patterns: list[str] = []
     left: list[tuple[Any, int]] = [(schema, 1)]
     while left:
-        threads.give_way()
+        slices.give_way()
         node, depth = left.pop()
         if depth > MOST_LEVELS:
             raise ValueError(f"it is nested too deeply: at most {MOST_LEVELS} levels")

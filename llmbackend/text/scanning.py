@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .. import threads
+from .. import slices
 
 PART = 2**16
 """Characters that are scanned at a time, in a few milliseconds."""
@@ -23,7 +23,7 @@ def matches(
     """Do the same as `pattern.finditer(text, begin, end)`, for patterns whose matches are short or white space."""
     end = len(text) if end is None else end
     while begin < end:
-        threads.give_way()
+        slices.give_way()
         word = _WORD.search(text, min(begin + PART, end), end)
         cut = word.start() if word else end
         next_begin = cut
@@ -39,7 +39,7 @@ def lines(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """Do the same as `pattern.finditer(text)`, for patterns that match whole lines."""
     begin = 0
     while begin < len(text):
-        threads.give_way()
+        slices.give_way()
         last = text.rfind("\n", begin, begin + PART) + 1 or begin
         end = text.find("\n", begin + PART) + 1 or len(text)
         yield from pattern.finditer(text, begin, last)
@@ -52,7 +52,7 @@ def parts(text: str) -> Iterator[str]:
     """Yield the text in parts, divided after white space; a long word stays whole."""
     begin = 0
     while begin < len(text):
-        threads.give_way()
+        slices.give_way()
         space = _SPACE.search(text, begin + PART)
         end = space.end() if space else len(text)
         yield text[begin:end]

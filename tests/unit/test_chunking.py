@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmbackend import threads
+from llmbackend import slices
 from llmbackend.chunks import chunking, sentence_splitter
 from llmbackend.chunks.chunking import content_hash, split
 from llmbackend.chunks.structure import sections
@@ -351,7 +351,7 @@ def test_parsing_markdown_gives_way(block: str, monkeypatch: pytest.MonkeyPatch)
         nonlocal given
         given += 1
 
-    monkeypatch.setattr(threads, "give_way", give_way)
+    monkeypatch.setattr(slices, "give_way", give_way)
     sections(block * 500, "markdown")
     assert given >= 500
 

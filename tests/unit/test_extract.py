@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmbackend import threads
+from llmbackend import slices
 from llmbackend.analysis import contracts, extract
 from llmbackend.analysis.check import Checked
 from llmbackend.analysis.sentiment import feeling, is_english, lexicon, movement, ratings
@@ -252,6 +252,6 @@ def test_what_a_heading_is_above() -> None:
 )
 def test_words_are_counted_in_parts_as_in_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = list[None]()
-    monkeypatch.setattr(threads, "give_way", lambda: given.append(None))
+    monkeypatch.setattr(slices, "give_way", lambda: given.append(None))
     assert extract.word_count(text) == len(text.split())
     assert len(given) > len(text) // PART_CHARACTERS

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from llmbackend import json_reading, threads
+from llmbackend import json_reading, slices
 from llmbackend.job_types.built_in import BatchEmbedParams
 from llmbackend.jobs import registry
 from llmbackend.jobs.ledger import NewJob, fingerprint
@@ -19,31 +19,31 @@ LARGE = 4 * 2**20  # characters: some pieces
 
 
 @pytest.fixture
-def slices(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+def given_way(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     given: list[None] = []
-    monkeypatch.setattr(threads, "give_way", lambda: given.append(None))
+    monkeypatch.setattr(slices, "give_way", lambda: given.append(None))
     return given
 
 
 @pytest.mark.parametrize("letter", ["a", "é", "😀", '"', "\\", "\n"])
 def test_a_fingerprint_is_that_of_earlier_versions_and_made_in_slices(
-    letter: str, slices: list[None]
+    letter: str, given_way: list[None]
 ) -> None:
     params = json.dumps({"texts": [letter * LARGE]}, ensure_ascii=False)
     job = NewJob("batch_embed", params, priority=3, depends_on=("b", "a"))
     as_before = json.dumps(["batch_embed", params, 3, ["a", "b"]])
     assert fingerprint(job) == hashlib.sha256(as_before.encode()).hexdigest()
-    assert len(slices) >= LARGE // 2**18
+    assert len(given_way) >= LARGE // 2**18
 
 
-def test_large_params_are_parsed_in_slices(slices: list[None]) -> None:
+def test_large_params_are_parsed_in_slices(given_way: list[None]) -> None:
     texts = [f"Text {number}: é😀\\n" for number in range(200_000)]
     written = BatchEmbedParams(texts=texts).as_json()
-    slices.clear()
+    given_way.clear()
     parsed = registry.parsed(TYPES["batch_embed"], written)
     assert isinstance(parsed, BatchEmbedParams)
     assert parsed.texts == texts
-    assert len(slices) >= len(written) // json_reading.PIECE
+    assert len(given_way) >= len(written) // json_reading.PIECE
 
 
 def test_params_of_a_projects_own_are_read_as_they_were_written() -> None:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec
 import pytest
 from starlette.requests import Request
 
-from llmbackend import LLMBackendClient, precedence, threads
+from llmbackend import LLMBackendClient, precedence, slices, threads
 from llmbackend.inference.cache import Cache, Entry
 from llmbackend.server import bodies
 from llmbackend.server.reservations import Reservation, Shares
@@ -55,7 +55,7 @@ async def _until(true: Any) -> None:
 
 def _slices(done: list[int], number: int) -> None:
     for one in range(number):
-        threads.give_way()
+        slices.give_way()
         done.append(one)
 
 
@@ -156,7 +156,7 @@ async def test_a_request_that_has_had_the_processor_for_long_is_small_no_more(
     def work() -> None:
         before = time.thread_time()
         while time.thread_time() < before + 0.03:
-            threads.give_way()
+            slices.give_way()
 
     with tracing(trace), trace.waiting():
         await threads.embedding(work)
@@ -185,9 +185,9 @@ async def test_a_small_request_waits_for_no_thread_of_those_that_wait_for_it(
     await asyncio.gather(*large)
 
 
-def _slow(slices: int) -> None:
-    for _ in range(slices):
-        threads.give_way()
+def _slow(number: int) -> None:
+    for _ in range(number):
+        slices.give_way()
         time.sleep(0.001)
 
 

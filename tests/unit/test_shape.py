@@ -379,6 +379,7 @@ STOREYS = (
         "backoff",
         "storage",
         "text",
+        "slices",
         "threads",
         "tracing",
         "turns",

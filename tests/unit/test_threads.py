@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import pytest
 from anyio import CancelScope
 
-from llmbackend import precedence, threads
+from llmbackend import precedence, slices
 from llmbackend.text import scanning, sentences
 from llmbackend.threads import REST, Threads, side_by_side
 
@@ -140,15 +140,15 @@ def test_large_work_uses_the_interpreter_one_after_the_other(
 ) -> None:
     """Else the event loop, which gets its lock at random, would wait for many slices of many threads."""
     monkeypatch.setattr(precedence, "SLICE", 0)
-    monkeypatch.setattr(threads._Line, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(slices._Line, "PATIENCE", PATIENCE)
     at_work, most, counting = 0, 0, threading.Lock()
     together = threading.Barrier(4)
 
-    def slices() -> None:
+    def sliced() -> None:
         nonlocal at_work, most
         together.wait(PATIENCE)
         for _ in range(20):
-            threads.give_way()
+            slices.give_way()
             with counting:
                 at_work += 1
                 most = max(most, at_work)
@@ -158,7 +158,7 @@ def test_large_work_uses_the_interpreter_one_after_the_other(
 
     async def work() -> None:
         some = Threads(4, gives_way=True, releases=releases)
-        await asyncio.gather(*(some(slices) for _ in range(4)))
+        await asyncio.gather(*(some(sliced) for _ in range(4)))
 
     asyncio.run(work())
     assert most == at_once
@@ -169,13 +169,13 @@ def test_who_waits_for_something_else_in_its_turn_holds_up_nobody(monkeypatch: p
     has_turn, done = threading.Event(), threading.Event()
 
     def first() -> bool:
-        threads.give_way()
+        slices.give_way()
         has_turn.set()
         return done.wait(PATIENCE)
 
     def second() -> None:
         has_turn.wait(PATIENCE)
-        threads.give_way()
+        slices.give_way()
         done.set()
 
     async def work() -> bool:
@@ -186,11 +186,11 @@ def test_who_waits_for_something_else_in_its_turn_holds_up_nobody(monkeypatch: p
 
 
 def test_sentences_of_a_long_text_are_found_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices: list[None] = []
-    monkeypatch.setattr(threads, "give_way", lambda: slices.append(None))
+    passed: list[None] = []
+    monkeypatch.setattr(slices, "give_way", lambda: passed.append(None))
     parts = 10
     sentences.sentences("One word more. " * (parts * scanning.PART // 15))
-    assert len(slices) >= parts
+    assert len(passed) >= parts
 
 
 def test_work_that_rests_delays_the_next_for_a_moment_only() -> None:

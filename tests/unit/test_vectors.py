@@ -108,7 +108,7 @@ def test_edge_gives_way_before_each_point_that_it_makes(
         return point(**given)
 
     monkeypatch.setattr(index, "_edge", SimpleNamespace(**{**vars(index._edge), "Point": counted}))  # type: ignore[attr-defined]
-    monkeypatch.setattr(qdrant_edge.threads, "give_way", lambda: ways.append(made))
+    monkeypatch.setattr(qdrant_edge.slices, "give_way", lambda: ways.append(made))
     try:
         _write(index, _document("a", "1", total=20))
         assert set(ways) >= set(range(20))
@@ -457,7 +457,7 @@ def test_edge_gives_way_between_the_few_chunks_that_a_repair_looks_at(
         return scroll(self, where, limit, *others)
 
     monkeypatch.setattr(EdgeIndex, "_scroll", scrolled)
-    monkeypatch.setattr(qdrant_edge.threads, "give_way", lambda: steps.append("gives way"))
+    monkeypatch.setattr(qdrant_edge.slices, "give_way", lambda: steps.append("gives way"))
     edge.open(physical).close()
     assert steps[:8] == ["gives way", 64] * 4
 

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ... import threads, tracing
+from ... import slices, threads, tracing
 from ...chunks.chunking import content_hash, split
 from ...chunks.own_parser import OwnParser
 from ...engines.interface import Chunk
@@ -393,7 +393,7 @@ def _versions(
     """Return the documents that may be new or changed; count all others in the batch."""
     versions: list[_Version] = []
     for given in part:
-        threads.give_way()
+        slices.give_way()
         if isinstance(given, Failure):
             batch.failed.append(given)
             continue
@@ -422,7 +422,7 @@ def _versions(
 
 def _split(batch: _Batch, versions: Sequence[_Version], chunking: tuple[int, int]) -> None:
     for version in versions:
-        threads.give_way()
+        slices.give_way()
         _add(batch, version, split(*version, *chunking))
 
 
