@@ -19,6 +19,7 @@ from ..threads import Threads
 from . import catalogue
 from .budget import Budget, in_bulk
 from .chat import ChatModel, Window, window
+from .choices import most_choices
 from .context_limits import too_long
 from .gguf import architecture
 from .models_folder import ModelsFolder
@@ -38,6 +39,10 @@ PENALTIES = {
 READ_ANEW = 1_000
 """Up to this many letters, SmolLM2 reads messages from the beginning each time, in half a second; of longer
 ones it keeps what it has read."""
+
+MOST_CHOICES = 256
+"""Most choices of a reply's schema at one place. llama.cpp tries each of them with each word of the vocabulary, for each
+token: 2,000 take five seconds of the processor, in which it writes no other reply."""
 
 LARGEST = 2**31 - 1
 """Of a larger number llama.cpp takes the lower 32 bits only: `max_tokens=2**32 + 1` would be one token."""
@@ -265,6 +270,12 @@ class LocalChat(ChatModel):
                 for part in message["content"]:
                     if part["type"] != "text":
                         raise InvalidRequest(f"messages: {self._name} reads text only, not {part['type']}")
+        shape = (request.get("response_format") or {}).get("json_schema") or {}
+        if (choices := most_choices(shape.get("schema"))) > MOST_CHOICES:
+            raise InvalidRequest(
+                f"schema: it leaves {choices:,} choices at one place (values of an enum, optional fields, parts of an anyOf), "
+                f"and {self._name} takes {MOST_CHOICES}: make it smaller, or use a chat server"
+            )
         for tool in request.get("tools") or ():
             if tool["type"] != "function":
                 raise InvalidRequest(f"tools: {self._name} knows functions only, not {tool['type']}")

@@ -180,6 +180,14 @@ def test_a_schema_gives_data_that_fits(client: LLMBackendClient) -> None:
     assert client.chat(COMPLAINT).parsed is None
 
 
+@pytest.mark.timeout(60)
+def test_a_schema_with_more_choices_than_the_model_can_weigh_is_not_imposed(client: LLMBackendClient) -> None:
+    """The model is asked in words instead, which take too many tokens; each token took seconds."""
+    schema = {"enum": [f"product {number}" for number in range(5000)]}
+    with pytest.raises(InvalidRequest, match="exceeds the context window"):
+        client.chat(COMPLAINT, schema=schema)
+
+
 def test_a_pydantic_class_gives_an_instance(client: LLMBackendClient) -> None:
     reply = client.chat(COMPLAINT, schema=Ticket, temperature=0, max_tokens=60)
     assert isinstance(reply.parsed, Ticket)
