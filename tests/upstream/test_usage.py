@@ -198,6 +198,7 @@ def test_usage_is_to_the_token_what_the_servers_count(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_usage_of_ten_thousand_calls_is_to_the_token_what_the_servers_count(
     client: LLMBackendClient, servers: list[Counting]
 ) -> None:
