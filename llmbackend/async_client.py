@@ -440,7 +440,11 @@ class AsyncLLMBackendClient:
             parts = value.split("/", 1) if name == "collection" else [value]
             slashes = name != "model" and any("/" in part for part in parts)
             if slashes or {"", ".", ".."}.intersection(parts):
-                reason = f"it is part of a path, and cannot be {value!r}"
+                reason = (
+                    f"it is part of a path, and cannot be {value!r}"
+                    if name in given
+                    else "is missing, or None"
+                )
                 found = {"type": "path", "loc": [name], "msg": reason}
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
         if method in ("GET", "DELETE"):

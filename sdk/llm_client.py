@@ -2284,7 +2284,11 @@ class LLMBackendClient:
             parts = value.split("/", 1) if name == "collection" else [value]  # project/collection
             slashes = name != "model" and any("/" in part for part in parts)
             if slashes or {"", ".", ".."}.intersection(parts):
-                reason = f"it is part of a path, and cannot be {value!r}"
+                reason = (
+                    f"it is part of a path, and cannot be {value!r}"
+                    if name in given
+                    else "is missing, or None"
+                )
                 found = {"type": "path", "loc": [name], "msg": reason}
                 raise InvalidRequest(f"{operation}: {name}: {reason}", details={"errors": [found]})
         if method in ("GET", "DELETE"):  # these travel in the URL, as text

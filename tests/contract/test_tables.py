@@ -319,6 +319,7 @@ NOTHING_SAID: dict[str, tuple[str, tuple[Any, ...], str]] = {
     "texts in texts": ("embed_single", (["a"],), r"texts\[0\] is a list, and no text"),
     "bytes": ("embed", (["a", b"b"],), r"texts\[1\] is a bytes, and no text"),
     "nothing to analyze": ("analyze_document", (None,), "the text is None"),
+    "no job": ("get_job_status", (None,), "job_id: is missing, or None"),
 }
 
 
