@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import slices
+
 DEEPEST = 200
 """Most references and schemas at the beginning of each other that are followed."""
 
@@ -42,6 +44,7 @@ def most_choices(schema: Any) -> int:
 
     most, left = 1, [schema]
     while left:
+        slices.give_way()
         node = left.pop()
         if isinstance(node, dict):
             most = max(most, at_beginning(node, 0))

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .. import tracing
+from .. import threads, tracing
 from ..errors import BackendError, InvalidRequest, LLMBackendError, NotFound
 from ..threads import Threads
 from . import catalogue
@@ -112,7 +112,7 @@ class LocalChat(ChatModel):
         finish_reason = None
         usage: dict[str, Any] = {}
         if _needs_whole(request):
-            whole = partial(self._whole, self._prepared(request))
+            whole = partial(self._whole, await threads.processor(self._prepared, request))
             working = self._begin(self._in_turn(whole), threading.Event())
             # Shielded, because the thread goes on anyway, and close() has to wait for it.
             with trace.waiting():
@@ -138,7 +138,8 @@ class LocalChat(ChatModel):
     async def stream(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Stream from llama.cpp, which works in a thread; closing this generator stops it."""
         trace = tracing.current()
-        request = {**self._prepared(request), "stream": True, "timings_per_token": True}
+        prepared = await threads.processor(self._prepared, request)  # a large schema takes a moment
+        request = {**prepared, "stream": True, "timings_per_token": True}
         loop = asyncio.get_running_loop()
         chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         stopped = threading.Event()
