@@ -2241,7 +2241,10 @@ class LLMBackendClient:
     __iter__ = None  # else Python would iterate by `client[0]`, `client[1]`, …
 
     def _ipython_key_completions_(self) -> list[str]:
-        return [str(one["name"]) for one in self.list_collections(counts=False)]
+        try:
+            return [str(one["name"]) for one in self.list_collections(counts=False)]
+        except LLMBackendError:  # IPython would print a traceback while the user types
+            return []
 
     # Every operation passes through one of these.
 

@@ -71,6 +71,13 @@ def test_documents_and_chunks_are_counted(client: LLMBackendClient, collection: 
     assert found.chunks == report.chunks > 2
 
 
+def test_names_are_completed_where_they_can_be_told(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    assert collection in client._ipython_key_completions_()
+    with LLMBackendClient("http://127.0.0.1:1", "key", retries=0) as nowhere:
+        assert nowhere._ipython_key_completions_() == []
+
+
 def test_a_name_is_taken_once(client: LLMBackendClient, collection: str) -> None:
     client.create_collection(collection)
     with pytest.raises(Conflict, match=collection) as caught:
