@@ -768,8 +768,9 @@ class AsyncLLMBackendClient:
 
         `texts` is a list, an iterator, a column, or a table or file of rows as in `rag_ingest`, with `text` naming the
         column. With `out`, the vectors are written to that file, and memory use stays flat: "vectors.npy" is NumPy's
-        format, "vectors.parquet" has the source's columns and `embedding`. An existing file is replaced once all is
-        written; if the source breaks, what was done is in "vectors.npy.part". `progress` is as in `rag_ingest`.
+        format, "vectors.parquet" has the source's columns (as text, if their types are mixed) and `embedding`. An existing
+        file is replaced once all is written; if the source breaks, what was done is in "vectors.npy.part". `progress` is as
+        in `rag_ingest`.
 
         Returns Embeddings, or with `out` an EmbeddingsFile; `warnings` say if a file's encoding was guessed. Raises as
         `embed` does; `details["embedded"]` is how many texts were done.
