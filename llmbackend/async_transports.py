@@ -204,12 +204,7 @@ class LoopCore:
 
     def check(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
-            how = "has ended" if self._loop.is_closed() else "is another one"
-            raise Conflict(
-                f"the event loop that uses {self.settings.data_dir} {how}: use a client within one loop, and end it by "
-                "`async with` or `await client.close()`",
-                details={"data_dir": str(self.settings.data_dir)},
-            )
+            raise _other_loop(self._loop, {"data_dir": str(self.settings.data_dir)})
 
     async def run(
         self, work: Callable[..., Coroutine[Any, Any, _Result]], trace: Trace, body: Body
@@ -293,6 +288,17 @@ class LoopStream(AsyncIterator[bytes]):
             self._loop.call_soon_threadsafe(self._give_up)
 
 
+def _other_loop(loop: asyncio.AbstractEventLoop, used: dict[str, str]) -> Conflict:
+    """Return the error for what another loop uses."""
+    how = "has ended" if loop.is_closed() else "is another one"
+    (what,) = used.values()
+    return Conflict(
+        f"the event loop that uses {what} {how}: use a client within one loop, and end it by `async with` or "
+        "`await client.close()`",
+        details={**used},
+    )
+
+
 def local_transport() -> AsyncLocalTransport:
     return AsyncLocalTransport()
 
@@ -309,6 +315,7 @@ class AsyncHttpTransport:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -374,8 +381,11 @@ class AsyncHttpTransport:
         import aiohttp
         from yarl import URL
 
-        if self._session is None:
-            self._session = self._opened()
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is None:
+            self._session, self._loop = self._opened(), loop
+        elif self._loop is not loop:
+            raise _other_loop(self._loop, {"api_url": self.api_url})
         query = urlencode(request["params"])
         url = URL(request["url"] + (f"?{query}" if query else ""), encoded=True)
         try:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from .. import schemas, tracing
 from ..access.caller import Caller, Right
 from ..access.decision import AccessNeeded, Asks
+from ..access.names import qualified
 from ..answers.links import Inert
 from ..errors import BackendError, LLMBackendError, StreamInterrupted
 from ..inference import structured
@@ -71,7 +72,6 @@ class Running:
         run_id: str | None = None,
     ) -> None:
         self.services = services
-        self.request = _task(request)
         self.journal = journal
         self.decisions = dict(decisions or {})
         """Decisions on calls that waited for approval, by the calls' keys: True, or the reason against."""
@@ -80,6 +80,7 @@ class Running:
         self.loop = asyncio.get_running_loop()
         self.root_trace = tracing.current()
         self.caller: Caller = self.root_trace.caller
+        self.request = _task(request, self.caller)
         self.began = time.monotonic()
         self.tokens_before = sum(self.root_trace.tokens.values())
         self.halted: asyncio.Future[Halt] = self.loop.create_future()
@@ -475,5 +476,10 @@ class _Tries:
         return self._last
 
 
-def _task(request: RunAgentRequest) -> AgentTask:
-    return request if isinstance(request, AgentTask) else AgentTask.model_construct(**vars(request))
+def _task(request: RunAgentRequest, caller: Caller) -> AgentTask:
+    """The request, with each collection once, by the name that lists show."""
+    given = dict(vars(request))
+    if request.collections is not None:
+        shown = (qualified(name, caller).shown_to(caller) for name in request.collections)
+        given["collections"] = list(dict.fromkeys(shown))
+    return AgentTask.model_construct(**given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import Field, JsonValue
 from pydantic_core import from_json
 
 from .base import LARGEST, CollectionName, Json, PartName, Request, Response
@@ -16,10 +16,6 @@ TOOLS_OF_RUN = 128
 """The most functions of a request, as in OpenAI's chat."""
 
 
-def _each_once(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(names))
-
-
 class RunAgentRequest(Request):
     task: str = Field(
         "",
@@ -27,7 +23,7 @@ class RunAgentRequest(Request):
         description="the task or question; for an agent that takes an `input`, it may be that as JSON, or its only text",
     )
     agent: PartName = Field("researcher", description="the name of an agent, as listed")
-    collections: Annotated[list[CollectionName], AfterValidator(_each_once)] | None = Field(
+    collections: list[CollectionName] | None = Field(
         None,
         min_length=1,
         max_length=32,

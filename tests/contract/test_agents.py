@@ -73,7 +73,7 @@ def test_a_collection_that_is_named_twice_is_asked_once(
     client: LLMBackendClient, handbooks: list[str]
 ) -> None:
     new = handbooks[0]
-    run = client.run_agent("When is sick leave reported?", collections=[new, new])
+    run = client.run_agent("When is sick leave reported?", collections=[f"default/{new}", new])
     assert run.answer.count("before nine") == 1
     asked = {"questions": ["When is sick leave reported?"]}
     table = client.run_agent("", agent="analyst", collections=[new, new], input=asked).output

@@ -141,8 +141,9 @@ def test_one_may_be_opened_while_the_last_is_being_closed(settings: Settings) ->
     asyncio.run(main())
 
 
-def test_another_loop_is_told(settings: Settings) -> None:
-    client = _client(settings)
+@pytest.mark.parametrize("transport", ["local", "http"])
+def test_another_loop_is_told(settings: Settings, server_url: str, transport: str) -> None:
+    client = _client(settings) if transport == "local" else AsyncLLMBackendClient(server_url, KEY)
 
     async def use() -> None:
         await client.health()
