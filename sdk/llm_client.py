@@ -4251,6 +4251,7 @@ class _Source:
         self._sent: list[int] = []
         self._size = self._read = 0
         self._seen: set[str] = set()
+        self._about: set[str] = set()  # columns of metadata so far
         self._numbers: set[str] = set()  # columns whose cells are numbers written as text
         self._misfits: set[str] = set()  # those with a cell that is none
         self._state = Record()
@@ -4519,6 +4520,9 @@ class _Source:
             for name in others
             if name not in (columns["id"], columns["text"]) and not _is_missing(row.get(name))
         }
+        if new := about.keys() - self._about:  # rows may have fields that the first one lacks
+            self._about |= new
+            columns["metadata"] += [name for name in about if name in new and name not in columns["metadata"]]
         if metadata is None and isinstance(inner := about.get("metadata"), Mapping):  # as a document has it
             about = {**about, **inner}
             del about["metadata"]

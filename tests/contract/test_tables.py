@@ -233,6 +233,14 @@ def test_values_with_tabs_between_are_rows(client: LLMBackendClient, collection:
     assert client.get_document("lunch", collection).text == "Lunch is at noon, or so."
 
 
+def test_the_report_names_the_fields_of_all_rows(client: LLMBackendClient, collection: str) -> None:
+    rows = [
+        {"text": "The gym opens at six.", "site": "north"},
+        {"text": "The pool opens at ten.", "floor": 2},
+    ]
+    assert client.rag_ingest(rows, collection).columns["metadata"] == ["site", "floor"]
+
+
 class Modelled(pydantic.BaseModel):
     id: str
     text: str
