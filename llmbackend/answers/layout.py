@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..engines.interface import Chunk
@@ -11,6 +12,9 @@ from . import rows
 from .fitting import Quote
 from .passages import above
 from .units import Unit, is_question, units
+
+AROUND = 20
+"""Most words of the unit before, and of the unit after, with which a unit is read among its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,21 @@ class Laid:
     def ahead(self) -> float | None:
         """The judge's cosine of the passage with the question if it was read ahead; else None."""
         return self.candidate.scores.get("ahead")
+
+    def among(self, place: int) -> str:
+        """Return a unit's text between the nearest words of the units before and after it, prefixed by the heading above it."""
+        told = [index for index, unit in enumerate(self.parts) if unit.tells]
+        at = told.index(place)
+        before, own, after = (self._words(told[max(0, by) : by + 1]) for by in (at - 1, at, at + 1))
+        said = " ".join([*before[-AROUND:], *own, *after[:AROUND]])
+        return f"{self.above[place][-1]}: {said}" if self.above[place] else said
+
+    def _words(self, places: Iterable[int]) -> list[str]:
+        return [
+            word
+            for index in places
+            for word in self.text[self.parts[index].start : self.parts[index].end].split()
+        ]
 
     def plain(self, place: int) -> str:
         """Return a unit's words in lower case, to compare units by."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient
-from llmbackend.answers.choosing import JUDGED, PASSAGES, WHOLLY
+from llmbackend.answers.choosing import JUDGED, PASSAGES, WHOLLY, WORDS_READ
 from llmbackend.answers.reading import DENSE_WEIGHT
 from llmbackend.inference import factory
 from llmbackend.inference.embeddings import EmbeddingBatch, TextRefused
@@ -203,8 +203,9 @@ def test_it_reads_no_more_after_a_restart_or_for_a_long_question(
             answers.append(client.rag_query(question, "offices", explain=True))
             if len(answers) == 2:
                 client.rag_query("I would like to know this. " * 100 + question, "offices")
-    assert read[0::2] == [PASSAGES] * 3
-    assert max(read[1::2]) <= JUDGED + 10 * WHOLLY < 80
+    assert read[0::3] == [PASSAGES] * 3
+    assert max(read[1::3]) <= JUDGED + 10 * WHOLLY < 80
+    assert 1 <= min(read[2::3]) <= max(read[2::3]) <= WORDS_READ
     assert answers[0].explanation.fit == answers[1].explanation.fit
 
 
