@@ -28,7 +28,7 @@ from . import operations, settings, threads
 from .agents import tooling
 from .backend import Backend
 from .errors import Conflict, LLMBackendError, TransportError
-from .local import END, Core, Room, Stream, is_plain, other_settings, pump, stays_here
+from .local import END, Core, Room, Stream, is_plain, other_settings, pump, require_begun, stays_here
 from .operations import Body
 from .settings import Settings
 from .tracing import Trace
@@ -144,7 +144,12 @@ class ThreadCore:
         return await asyncio.wrap_future(started)
 
     async def stream(self, trace: Trace, body: bytes) -> Pieces:
-        events = Stream(self._core, trace, await self.run(operations.stream, trace, body))
+        events = Stream(self._core, trace, body)
+        try:
+            await threads.calls(events.begin, abandon_on_cancel=True)
+        except asyncio.CancelledError:
+            events.close()
+            raise
 
         async def pieces() -> AsyncIterator[bytes]:
             while (piece := await threads.calls(next, events, None)) is not None:
@@ -221,7 +226,9 @@ class LoopCore:
         return task.result()
 
     async def stream(self, trace: Trace, body: bytes) -> LoopStream:
-        return LoopStream(self, trace, await self.run(operations.stream, trace, body))
+        stream = LoopStream(self, self._opening.result(), trace, body)
+        await stream.begin()
+        return stream
 
     def give_up(self, trace: Trace, task: asyncio.Task[Any]) -> None:
         """End a call that nobody waits for, once replies under way are counted."""
@@ -259,18 +266,26 @@ class LoopCore:
 class LoopStream(AsyncIterator[bytes]):
     """A stream of a core on the caller's loop."""
 
-    def __init__(self, core: LoopCore, trace: Trace, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, core: LoopCore, backend: Backend, trace: Trace, given: Body) -> None:
         self._items: asyncio.Queue[object] = asyncio.Queue()
         self._room = room = Room()
         self._loop = asyncio.get_running_loop()
         # Without a reference to this object, so that a stream that nobody holds any more is ended.
-        pumping = self._loop.create_task(pump(events, self._items.put_nowait, room, None))
+        pumping = self._loop.create_task(pump(backend, trace, given, self._items.put_nowait, room, None))
 
         def give_up() -> None:
             room.open()
             core.give_up(trace, pumping)
 
         self._give_up = give_up
+
+    async def begin(self) -> None:
+        """Wait until the operation has begun. Raises what it raises until then; cancelling this cancels it."""
+        try:
+            require_begun(await self._items.get())
+        except BaseException:
+            self._give_up()
+            raise
 
     async def __anext__(self) -> bytes:
         item = await self._items.get()

@@ -8,7 +8,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
@@ -67,9 +67,9 @@ class LocalTransport:
 
     def stream(self, operation: str, given: dict[str, Any]) -> Iterator[bytes]:
         core = self._require()
-        trace = Trace(operation)
-        events = core.begin(operations.stream, trace, encoded(operation, given)).result()
-        return Stream(core, trace, events)
+        stream = Stream(core, Trace(operation), encoded(operation, given))
+        stream.begin()
+        return stream
 
     def offer_tool(self, function: Any) -> str:
         """Register a function as a tool of this process's agents, and return its name. Raises InvalidRequest."""
@@ -263,7 +263,7 @@ class UnderWay(Generic[_Result]):
                 _run_on(self._loop, self._future.done)
             return self._future.result()
         except CancelledError:
-            raise TransportError("the client was closed before the answer came") from None
+            raise closed_early() from None
         except BaseException:
             self._future.cancel()
             raise
@@ -331,8 +331,8 @@ def _nothing() -> None:
     pass
 
 
-END = object()
-"""Follows the last event."""
+BEGUN, END = object(), object()
+"""Precedes the first event; follows the last one."""
 
 AHEAD = 2**20
 """Most bytes of a stream that are produced before its caller has read them."""
@@ -341,7 +341,7 @@ AHEAD = 2**20
 class Stream(Iterator[bytes]):
     """A streaming operation's events, carried from the loop's thread to the caller's."""
 
-    def __init__(self, core: Core, trace: Trace, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, core: Core, trace: Trace, given: Body) -> None:
         self._items: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._room = room = Room()
         self._loop = core.loop
@@ -352,13 +352,24 @@ class Stream(Iterator[bytes]):
 
         # Functions without a reference to this object, so that a stream that nobody holds any more is ended.
         self._pumping: Future[None] = core.start(
-            leave, pump, events, self._items.put, room, _heartbeat(core, trace.operation)
+            leave, pump, core.backend, trace, given, self._items.put, room, _heartbeat(core, trace.operation)
         )
 
-    def __next__(self) -> bytes:
+    def begin(self) -> None:
+        """Wait until the operation has begun. Raises what it raises until then; interrupting this cancels it."""
+        try:
+            require_begun(self._next())
+        except BaseException:
+            self.close()
+            raise
+
+    def _next(self) -> object:
         if _on(self._loop):
             _run_on(self._loop, lambda: not self._items.empty())
-        item = self._items.get()
+        return self._items.get()
+
+    def __next__(self) -> bytes:
+        item = self._next()
         if isinstance(item, bytes):
             with suppress(RuntimeError):  # the loop has ended: no producer waits
                 self._loop.call_soon_threadsafe(self._room.leave, len(item))
@@ -403,16 +414,42 @@ def _heartbeat(core: Core, operation: str) -> float | None:
 
 
 async def pump(
-    events: AsyncIterator[bytes], give: Callable[[object], None], room: Room, heartbeat: float | None
+    backend: Backend,
+    trace: Trace,
+    given: Body,
+    give: Callable[[object], None],
+    room: Room,
+    heartbeat: float | None,
 ) -> None:
-    """Give each event, and END, to a reader who makes room by reading."""
+    """Carry out a streaming operation for a reader who makes room by reading.
+
+    Gives BEGUN, or the error that kept it from beginning, then each event, and END.
+    """
 
     async def put(event: bytes) -> None:
         give(event)
         await room.take(len(event))
 
     try:
+        try:
+            events = await operations.stream(backend, trace, given)
+        except Exception as error:
+            give(error)
+            return
+        give(BEGUN)
         async with aclosing(events):  # type: ignore[type-var]
             await sse.send(events, put, heartbeat)
     finally:
         give(END)
+
+
+def require_begun(first: object) -> None:
+    """Raise what kept an operation from beginning, by the first item that `pump` gave."""
+    if isinstance(first, Exception):
+        raise first
+    if first is not BEGUN:
+        raise closed_early()
+
+
+def closed_early() -> TransportError:
+    return TransportError("the client was closed before the answer came")

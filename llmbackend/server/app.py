@@ -163,7 +163,7 @@ class _Endpoint:
                 if reserved is not None and len(result) > bodies.STEP:
                     reserved.grow(len(result))  # the caller may read it slowly
                 return await result_response(request, operation, result)
-            return EventStream(result, operation.media, backend.settings.heartbeat_seconds, trace.leave)
+            return EventStream(result, operation.media, backend.settings.heartbeat_seconds, trace)
         raise ClientDisconnect
 
 

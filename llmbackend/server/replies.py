@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 
 from anyio import CancelScope
@@ -17,6 +17,7 @@ from .. import sse, threads
 from ..errors import LLMBackendError, Overloaded, Unauthorized, as_json
 from ..operations import Operation
 from ..schemas import Block
+from ..tracing import Trace
 
 WORTH_PACKING = 2**15  # bytes
 
@@ -43,17 +44,18 @@ class EventStream(StreamingResponse):
         events: AsyncIterator[bytes],
         media: str,
         heartbeat: float,
-        gone: Callable[[Callable[[], object]], None],
+        trace: Trace,
     ) -> None:
-        """`gone` is called with a function that stops the work, once the caller has hung up."""
         super().__init__(events, media_type=media, headers={"Cache-Control": "no-store"})
         self._heartbeat = heartbeat if media == "text/event-stream" else None
-        self._gone = gone
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The connection reports a hang-up, so no task needs to listen for it as in Starlette.
         with CancelScope() as work:
-            scope["state"]["gone"] = partial(self._gone, work.cancel)
+            scope["state"]["gone"] = gone = partial(self._trace.leave, work.cancel)
+            if self._trace.left:  # before there was an event
+                gone()
             await self.stream_response(send)
 
     async def stream_response(self, send: Send) -> None:
