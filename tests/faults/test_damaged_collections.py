@@ -32,6 +32,7 @@ from llmbackend.local import LocalTransport
 from llmbackend.operations import call
 from llmbackend.schemas.metadata import BYTES, METADATA_DEPTH, VALUES
 from llmbackend.settings import Settings
+from llmbackend.tracing import Trace
 from tests.server import KEY, serving
 
 WITH_KEY = {"Authorization": f"Bearer {KEY}"}
@@ -346,7 +347,7 @@ class _Panicking:
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse"])
 def test_a_panic_of_the_engine_sets_its_collection_aside(mode: str, tmp_path: Path, models_dir: Path) -> None:
     async def asked(backend: Backend, name: str, **body: Any) -> Any:
-        return json.loads(await call(backend, name, json.dumps(body).encode()))
+        return json.loads(await call(backend, Trace(name), json.dumps(body).encode()))
 
     async def run() -> None:
         backend = await Backend.open(Settings(data_dir=tmp_path, models_dir=models_dir))
@@ -383,7 +384,7 @@ def test_panics_anywhere_else_are_errors_too(tmp_path: Path, models_dir: Path, m
 
             monkeypatch.setattr(backend, "models", on_the_loop)
             with pytest.raises(BackendError, match="capacity overflow"):
-                await call(backend, "models", b"{}")
+                await call(backend, Trace("models"), b"{}")
             with pytest.raises(BackendError, match="capacity overflow"):
                 await backend._database.write(lambda connection: panic())
             await backend._database.write(lambda connection: None)

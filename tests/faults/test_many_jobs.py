@@ -15,6 +15,7 @@ from llmbackend.backend import Backend
 from llmbackend.local import LocalTransport
 from llmbackend.operations import call
 from llmbackend.settings import Settings
+from llmbackend.tracing import Trace
 from tests.server import serving
 
 CLIENTS = 10
@@ -128,7 +129,7 @@ async def test_jobs_accepted_at_the_same_moment_keep_to_the_slots(tmp_path: Path
     backend = await Backend.open(Settings(data_dir=tmp_path, workers=1))
     try:
         body = {"job_type": "note", "params": {"file": str(file), "seconds": 0.01}}
-        await asyncio.gather(*(call(backend, "submit_job", body) for _ in range(6)))
+        await asyncio.gather(*(call(backend, Trace("submit_job"), body) for _ in range(6)))
         async with asyncio.timeout(60):
             while not file.exists() or file.read_text().count("ended") < 6:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
