@@ -294,6 +294,15 @@ INTERRUPTED: dict[str, Callable[[Any], Any]] = {
 """The calls of HUNG_UP, and agents."""
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is a KeyboardInterrupt; programs that a shell runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("kind", INTERRUPTED)
 @pytest.mark.parametrize("later", [0, 1.2 * SLOW])
 def test_a_call_that_is_interrupted_counts_what_its_servers_count(
