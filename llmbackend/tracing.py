@@ -219,7 +219,8 @@ class Trace:
         self.stand_back()
         if self._awaited:
             _ended(self)
-        total = time.perf_counter() - self._began
+        total, upstream = time.perf_counter() - self._began, self.upstream
+        overhead = max(0.0, total - upstream)
         if self.meter is not None:
             failed = outcome not in ("ok", "left")
             self.meter.add(
@@ -245,12 +246,12 @@ class Trace:
                 self.tokens["prompt_tokens"],
                 self.tokens["completion_tokens"],
                 total * 1000,
-                self.upstream * 1000,
-                self.overhead * 1000,
-                extra={"call": self._told(outcome, total)} if AS_JSON else None,
+                upstream * 1000,
+                overhead * 1000,
+                extra={"call": self._told(outcome, total, upstream)} if AS_JSON else None,
             )
 
-    def _told(self, outcome: str, total: float) -> dict[str, Any]:
+    def _told(self, outcome: str, total: float, upstream: float) -> dict[str, Any]:
         return {
             "operation": self.operation,
             "outcome": outcome,
@@ -262,8 +263,8 @@ class Trace:
             "model": self.model,
             **self.tokens,
             "total_ms": round(total * 1000, 1),
-            "upstream_ms": round(self.upstream * 1000, 1),
-            "overhead_ms": round(self.overhead * 1000, 1),
+            "upstream_ms": round(upstream * 1000, 1),
+            "overhead_ms": round(max(0.0, total - upstream) * 1000, 1),
         }
 
 
