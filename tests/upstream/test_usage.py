@@ -303,8 +303,9 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("kind", INTERRUPTED)
-@pytest.mark.parametrize("later", [0, 1.2 * SLOW])
+@pytest.mark.parametrize(
+    ("kind", "later"), [*((kind, 0.0) for kind in INTERRUPTED), ("stream", 1.2 * SLOW), ("run", 1.2 * SLOW)]
+)
 def test_a_call_that_is_interrupted_counts_what_its_servers_count(
     client: LLMBackendClient, servers: list[Counting], kind: str, later: float
 ) -> None:
