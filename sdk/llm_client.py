@@ -484,9 +484,14 @@ def _are_alike(values: Iterable[Any]) -> bool:
 
 
 def _in_text(values: list[Any]) -> list[str | None]:
-    return [
-        one if one is None or isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in values
-    ]
+    return [None if _is_missing(one) else _as_text(one) for one in values]
+
+
+def _as_text(value: Any) -> str:
+    """A text as it is, other values that JSON has as JSON, and what it has not, such as a path, by `str`."""
+    if isinstance(value, (bool, int, float, list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def _column(values: list[Any]) -> Any:
@@ -522,13 +527,7 @@ def _cells(name: str, rows: list[dict[str, Any]], type: Any = None) -> Any:
             raise InvalidRequest(
                 f"batch_embed: {said} ({error}): give it one type, or leave it out"
             ) from error
-    return pyarrow.array([None if _is_missing(one) else _as_text(one) for one in values], pyarrow.string())
-
-
-def _as_text(value: Any) -> str:
-    return (
-        json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (dict, list)) else str(value)
-    )
+    return pyarrow.array(_in_text(values), pyarrow.string())
 
 
 def flat_fields(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

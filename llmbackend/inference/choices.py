@@ -1,4 +1,4 @@
-"""How many choices a JSON Schema leaves to whoever writes what fits it."""
+"""Counts the choices that a JSON Schema leaves to the model that writes a reply to it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 from .. import slices
 
 DEEPEST = 200
-"""Most references and schemas at the beginning of each other that are followed."""
+"""Most levels of `$ref`, `anyOf`, `oneOf` and `allOf` that are followed; deeper ones count as TOO_MANY."""
 
 TOO_MANY = 2**31
-"""How many choices what begins deeper than that counts as."""
 
 
 def most_choices(schema: Any) -> int:
-    """The most ways in which what fits the schema can go on at one place: values of an `enum`, optional fields, parts of an
-    `anyOf`. Those of references count each time."""
+    """Return the number of choices at the place of the reply that has most of them.
+
+    Values of an `enum`, optional fields and parts of an `anyOf` are choices. A schema that is referred to several times
+    counts each time.
+    """
     known: dict[int, int] = {}
 
     def at_beginning(node: Any, depth: int) -> int:

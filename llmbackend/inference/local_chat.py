@@ -272,17 +272,23 @@ class LocalChat(ChatModel):
                     if part["type"] != "text":
                         raise InvalidRequest(f"messages: {self._name} reads text only, not {part['type']}")
         shape = (request.get("response_format") or {}).get("json_schema") or {}
-        if (choices := most_choices(shape.get("schema"))) > MOST_CHOICES:
-            raise InvalidRequest(
-                f"schema: it leaves {choices:,} choices at one place (values of an enum, optional fields, parts of an anyOf), "
-                f"and {self._name} takes {MOST_CHOICES}: make it smaller, or use a chat server"
-            )
+        self._require_few_choices("schema", shape.get("schema"))
         for tool in request.get("tools") or ():
             if tool["type"] != "function":
                 raise InvalidRequest(f"tools: {self._name} knows functions only, not {tool['type']}")
+            if self._name != SMOLLM2.model:  # whose tools make no grammar
+                function = tool["function"]
+                self._require_few_choices(f"the parameters of {function['name']}", function.get("parameters"))
         if self._name == SMOLLM2.model and request.get("tool_choice") not in (None, "none", "auto"):
             raise InvalidRequest(
                 f"tool_choice: {self._name} was not taught to call tools: ask for JSON by response_format instead"
+            )
+
+    def _require_few_choices(self, what: str, schema: Any) -> None:
+        if (choices := most_choices(schema)) > MOST_CHOICES:
+            raise InvalidRequest(
+                f"{what}: it leaves {choices:,} choices at one place (values of an enum, optional fields, parts of an "
+                f"anyOf), and {self._name} takes {MOST_CHOICES}: make it smaller, or use a chat server"
             )
 
     def require(self) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmbackend import InvalidRequest
 from llmbackend.inference.choices import TOO_MANY, most_choices
+from llmbackend.inference.local_chat import LocalChat
 
 FIELDS = {f"field{number}": {"type": "string"} for number in range(300)}
 LEVELS = {f"{number}": {"anyOf": [{"$ref": f"#/$defs/{number + 1}"}] * 3} for number in range(60)}
@@ -33,3 +37,20 @@ CHAIN = {f"{number}": {"$ref": f"#/$defs/{number + 1}"} for number in range(300)
 )
 def test_choices_are_counted_where_there_are_most(schema: Any, choices: int) -> None:
     assert most_choices(schema) == choices
+
+
+@pytest.mark.parametrize("part", ["schema", "parameters of find"])
+def test_a_model_that_is_taught_tools_takes_few_choices_there_too(tmp_path: Path, part: str) -> None:
+    (tmp_path / "own.gguf").write_bytes(b"GGUF")
+    schema = {"type": "object", "properties": FIELDS}
+    shapes: dict[str, dict[str, Any]] = {
+        "schema": {
+            "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+        },
+        "parameters of find": {
+            "tools": [{"type": "function", "function": {"name": "find", "parameters": schema}}]
+        },
+    }
+    request = {"messages": [{"role": "user", "content": "hello"}], **shapes[part]}
+    with pytest.raises(InvalidRequest, match=f"{part}: it leaves 301 choices .* own takes 256"):
+        asyncio.run(LocalChat(tmp_path, str(tmp_path / "own.gguf"), 2048).complete(request))
