@@ -102,7 +102,8 @@ from llm_client import (
     find_files,
 )
 
-from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread, local_transport
+from .async_local import local_transport
+from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread
 
 _AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")
 

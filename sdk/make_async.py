@@ -142,7 +142,8 @@ def written() -> str:
     head = (
         f'"""{DOC}"""\n\nfrom __future__ import annotations\n\n{IMPORTS}\n'
         f"from llm_client import {', '.join(shared)}\n"
-        "from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread, local_transport\n\n"
+        "from .async_local import local_transport\n"
+        "from .async_transports import AsyncHttpTransport, AsyncTransport, ahead, batches, in_thread\n\n"
         '_AsyncClient = TypeVar("_AsyncClient", bound="AsyncLLMBackendClient")\n\n'
     )
     text = head + body + "\n"

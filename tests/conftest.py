@@ -16,7 +16,7 @@ import pytest
 from llmbackend import LLMBackendClient, NotFound
 from llmbackend.access.caller import DEFAULT
 from llmbackend.access.names import QualifiedName
-from llmbackend.async_transports import AsyncLocalTransport
+from llmbackend.async_local import AsyncLocalTransport
 from llmbackend.inference.weights import ALL, pull
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings, load

@@ -13,7 +13,7 @@ import pytest
 
 import llmbackend
 from llmbackend import AsyncLLMBackendClient, Conflict, LLMBackendClient, NotFound, TransportError
-from llmbackend.async_transports import AsyncLocalTransport, LoopCore
+from llmbackend.async_local import AsyncLocalTransport, LoopCore
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import KEY

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmbackend import AsyncLLMBackendClient, LLMBackendClient, TransportError
-from llmbackend.async_transports import AsyncLocalTransport
+from llmbackend.async_local import AsyncLocalTransport
 from llmbackend.jobs import wakeups
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings

@@ -400,7 +400,7 @@ STOREYS = (
     {"backend"},
     {"operations"},
     {"local", "server", "sklearn", "worker_process", "restore"},
-    {"async_client", "async_transports", "notebook"},
+    {"async_client", "async_local", "async_transports", "notebook"},
     {"cli", "demo", "__main__"},
 )
 # Within knowledge/, the same of its folders.

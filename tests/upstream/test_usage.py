@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from llmbackend import AsyncLLMBackendClient, BackendError, InvalidRequest, LLMBackendClient, LLMBackendError
-from llmbackend.async_transports import AsyncLocalTransport
+from llmbackend.async_local import AsyncLocalTransport
 from llmbackend.cli.usage import usage as show_usage
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
