@@ -54,7 +54,7 @@ class Judge:
         """The words of a question, and how near each comes to the nearest word of each text: an array of
         shape (texts, words).
 
-        This is not cached, as it takes as long as embedding the texts anew.
+        Only what was read lately is kept, and in memory.
         """
         return await self._model.words(question, texts)
 

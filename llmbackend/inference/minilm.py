@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 DIMENSION = 384
 
+_Part = tuple[int, ...]
+"""The ids of a text's tokens."""
+
 FINGERPRINT = Fingerprint(MINILM.model, MINILM.sha256)
 
 TOKENS = 256
@@ -34,6 +38,9 @@ TOKENS = 256
 
 TOKENS_A_RUN = 512
 """The most tokens in one run, padding included: more would not fit into a processor's cache."""
+
+STATES_KEPT = 32 * 2**20
+"""Bytes of the most recently used texts' vectors of tokens that are kept in memory: some 1,000 sentences."""
 
 RUNS = 8
 """How many runs a call makes before another call has its turn, so that a question does not wait for a whole
@@ -51,6 +58,7 @@ class MiniLM:
         self._loading = threading.Lock()
         # Threads of its own, so that the shared ones stay free. Each run uses two cores.
         self._threads = Threads(max(1, (os.cpu_count() or 2) // 2))
+        self._states = _RecentStates()
 
     async def fingerprint(self) -> Fingerprint:
         return FINGERPRINT
@@ -106,14 +114,14 @@ class MiniLM:
 
         with tracing.current().waiting():
             words, pieces = await self._threads(self._words, question)
-            ids, _ = _parts(texts, await self._threads(self._tokenized, texts), "truncate")
-            parts = [_parts([question], [[token for word in pieces for token in word]], "truncate")[0][0][0]]
-            parts += [part for [part] in ids]
-            found = [np.empty((0, DIMENSION), np.float32)] * len(parts)
-            groups = list(of_similar_length(parts, TOKENS_A_RUN))
-            for group in groups:
-                await self._threads(self._run_states, parts, group, found)
-        asked, *told = found
+            ids = [[token for word in pieces for token in word], *await self._threads(self._tokenized, texts)]
+            parts = [tuple(part) for [part] in _parts([question, *texts], ids, "truncate")[0]]
+            found = self._states.get(parts)
+            missing = [part for part in dict.fromkeys(parts) if part not in found]
+            for group in of_similar_length(missing, TOKENS_A_RUN):
+                found |= await self._threads(self._run_states, [missing[index] for index in group])
+            self._states.keep(found)
+        asked, *told = (found[part] for part in parts)
         near = np.zeros((len(texts), len(asked)), np.float32)
         for row, tokens in enumerate(told):
             if len(tokens):
@@ -149,12 +157,14 @@ class MiniLM:
         for group in groups:
             values[group] = unit(model.run([SUM], _given([parts[index] for index in group]))[0])
 
-    def _run_states(self, parts: list[list[int]], group: list[int], found: list[NDArray[np.float32]]) -> None:
-        """Write the unit vectors of each part's tokens into `found`."""
+    def _run_states(self, parts: list[_Part]) -> dict[_Part, NDArray[np.float32]]:
+        """The unit vectors of each part's tokens."""
         _, model = self._loaded()
-        [values] = model.run([STATES], _given([parts[index] for index in group]))
-        for index, tokens in zip(group, values, strict=True):
-            found[index] = unit(tokens[1 : 1 + len(parts[index])])
+        [values] = model.run([STATES], _given(parts))
+        # A copy, which does not keep the padding in memory.
+        return {
+            part: unit(tokens[1 : 1 + len(part)].copy()) for part, tokens in zip(parts, values, strict=True)
+        }
 
     def _loaded(self) -> tuple[Any, Any]:
         with self._loading:
@@ -184,10 +194,31 @@ class MiniLM:
         pass
 
 
+class _RecentStates:
+    """The most recently used parts' vectors of tokens. For one thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[_Part, NDArray[np.float32]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, parts: Sequence[_Part]) -> dict[_Part, NDArray[np.float32]]:
+        """Those of these parts that are kept."""
+        return {part: self._kept[part] for part in parts if part in self._kept}
+
+    def keep(self, found: dict[_Part, NDArray[np.float32]]) -> None:
+        for part, values in found.items():
+            if part not in self._kept:
+                self._bytes += values.nbytes
+            self._kept[part] = values
+            self._kept.move_to_end(part)
+        while self._bytes > STATES_KEPT:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
 _BEGIN, _END = 101, 102
 
 
-def _given(parts: Sequence[list[int]]) -> dict[str, NDArray[np.int64]]:
+def _given(parts: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
     """The model's inputs: the texts between start and end markers, padded to the longest."""
     import numpy as np
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient
 from llmbackend.answers.choosing import JUDGED, PASSAGES, WHOLLY, WORDS_READ
 from llmbackend.answers.reading import DENSE_WEIGHT
-from llmbackend.inference import factory
+from llmbackend.inference import factory, minilm
 from llmbackend.inference.embeddings import EmbeddingBatch, TextRefused
 from llmbackend.inference.judge import Judge
 from llmbackend.inference.minilm import MiniLM
@@ -99,6 +100,30 @@ def test_any_question_and_text_is_read_word_by_word(model: MiniLM, text: str) ->
         words, near = asyncio.run(model.words(question, texts))
         assert near.shape == (len(texts), len(words))
         assert np.isfinite(near).all()
+
+
+def test_what_was_read_word_by_word_lately_is_not_read_again(
+    model: MiniLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    run = MiniLM._run_states
+    monkeypatch.setattr(
+        MiniLM, "_run_states", lambda self, parts: read.append(len(parts)) or run(self, parts)
+    )
+
+    def near(*texts: str) -> NDArray[np.float32]:
+        return asyncio.run(model.words("How do I reset the router?", texts))[1]
+
+    first = near(*TEXTS, TEXTS[0])
+    assert sum(read) == 1 + len(TEXTS)
+    assert (near(*TEXTS, TEXTS[0]) == first).all()
+    assert near("Press the button.", *TEXTS)[1:] == pytest.approx(first[:-1], abs=1e-4)
+    assert sum(read) == 2 + len(TEXTS)
+    monkeypatch.setattr(minilm, "STATES_KEPT", first.shape[1] * minilm.DIMENSION * 4 * 2)
+    near("A new one pushes others out.")
+    assert near(*TEXTS) == pytest.approx(first[:-1], abs=1e-4)
+    assert sum(read) > 2 * len(TEXTS) + 2
+    assert model._states._bytes == sum(values.nbytes for values in model._states._kept.values())
 
 
 def test_another_dimension_is_refused(model: MiniLM) -> None:
