@@ -243,22 +243,25 @@ class _Column:
     def rows(self, condition: FieldCondition) -> list[Any]:
         """Return the rows that fit, in one or more arrays."""
         if condition.times is not None:
-            bounds = {
-                name: _microseconds(datetime.fromisoformat(bound)) for name, bound in condition.times.items()
-            }
-            return [self._times.within(bounds)]
+            return [self._within(condition.times)]
         if condition.range is not None:
             return [self._numbers.within(condition.range)]
         values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
         if values[0] is None:
             return [self.there.now]
         if isinstance(values[0], str):
-            return [self._texts.equal([hash(value) for value in values])]
+            texts = self._texts.equal([hash(value) for value in values])
+            return [texts, *(self._within(bounds) for bounds in condition.spans or ())]
         if isinstance(values[0], bool):
             return [self._truths.equal(values)]
         exact = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
         others = [float(value) for value in values if value not in set(exact)]
         return [self._exact.equal(exact), self._numbers.equal(others)]
+
+    def _within(self, times: dict[str, str]) -> Any:
+        return self._times.within(
+            {name: _microseconds(datetime.fromisoformat(bound)) for name, bound in times.items()}
+        )
 
 
 def at(payload: dict[str, Any], path: Sequence[str | int | None]) -> list[Any]:

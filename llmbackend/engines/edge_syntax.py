@@ -7,6 +7,8 @@ from typing import Any
 
 
 class EdgeSyntax:
+    unindexed = True
+
     def __init__(self) -> None:
         import qdrant_edge
 

@@ -42,6 +42,10 @@ class FieldCondition(NamedTuple):
     range: dict[str, float] | None = None
     times: dict[str, str] | None = None
     """Bounds as times in UTC (ISO 8601)."""
+    spans: list[dict[str, str]] | None = None
+    """Beside texts in `any_of` that are times: the days and moments that they stand for, as bounds (`gte`, `lte`) that are
+    sorted and apart. A value within one of these fits, too.
+    """
 
 
 class Combination(NamedTuple):
@@ -120,11 +124,17 @@ def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]
         raise InvalidRequest(f"filters: more than {MAX_LEVELS} levels of and, or, not")
     for key, value in filters.items():
         here = (*place, key)
-        if key == "not":
+        if key in ("and", "or", "not") and _asks_for_a_field(key, value):
+            yield from _field(key, value, here)
+        elif key == "not":
             yield Combination("none", [_one(value, here)])
         elif key in ("and", "or"):
             if not isinstance(value, list) or not value:
-                raise _wrong(here, 'takes a list of filters, such as [{"year": 2026}, {"team": "hr"}]')
+                raise _wrong(
+                    here,
+                    'takes a list of filters, such as [{"year": 2026}, {"team": "hr"}]; a value, a list of values or bounds '
+                    "ask for a field of that name",
+                )
             if len(value) > TERMS:  # refused before they are parsed
                 raise _too_many(len(value))
             parts = [_one(part, (*here, str(number))) for number, part in enumerate(value)]
@@ -133,6 +143,14 @@ def _all(filters: dict[str, Any], place: tuple[str, ...]) -> Iterator[Condition]
             if not key or '"' in key or "\\" in key:
                 raise _wrong(here, "cannot be a metadata field's name")
             yield from _field(key, value, here)
+
+
+def _asks_for_a_field(key: str, value: Any) -> bool:
+    """Return whether `and`, `or` or `not` is the name of a field here, since no filters follow."""
+    if isinstance(value, dict):  # bounds and the like, but "not" takes filters
+        return key != "not" and bool(value) and value.keys() <= {*_BOUNDS, "not", "exists"}
+    some = value if isinstance(value, list) else [value]
+    return bool(some) and all(isinstance(one, str | int | float) for one in some)
 
 
 def _one(filters: Any, place: tuple[str, ...]) -> Condition:
@@ -145,6 +163,8 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
     match value:
         case int() if abs(value) >= 2**63:
             raise _too_large(value, place)
+        case str() if key not in PLACE and is_time(value):
+            yield FieldCondition(key, any_of=[value], spans=_spans([value]))
         case str() if len(found := forms(value)) > 1:
             yield FieldCondition(key, any_of=found)
         case str() | int() | float():
@@ -162,12 +182,16 @@ def _field(key: str, value: Any, place: tuple[str, ...]) -> Iterator[Condition]:
 def _any_of(key: str, values: list[Any], place: tuple[str, ...]) -> Condition:
     """Make a condition that a field has one of these values."""
     texts = list(dict.fromkeys(form for value in values if isinstance(value, str) for form in forms(value)))
+    times = [text for text in texts if is_time(text)] if key not in PLACE else []
+    texts = [text for text in texts if not (times and is_time(text))]
     truths = list(dict.fromkeys(value for value in values if isinstance(value, bool)))
     numbers = [value for value in values if not isinstance(value, str | bool)]
     for value in numbers:
         if isinstance(value, int) and abs(value) >= 2**63:
             raise _too_large(value, place)
     found: list[Condition] = [FieldCondition(key, any_of=some) for some in (texts, numbers) if some]
+    if times:
+        found.append(FieldCondition(key, any_of=times, spans=_spans(times)))
     found += (FieldCondition(key, equals=value) for value in truths)
     return found[0] if len(found) == 1 else Combination("any", found)
 
@@ -228,6 +252,27 @@ def is_time(text: str) -> bool:
         return _moment("gte", text) is not None
     except (ValueError, OverflowError):
         return False
+
+
+_SHORTEST = timedelta(microseconds=1)
+"""No time is between two that are so far apart."""
+
+
+def _spans(times: list[str]) -> list[dict[str, str]]:
+    """Return the days and moments that these texts stand for, joined where they touch."""
+    found: list[tuple[datetime, datetime]] = []
+    for first, last in sorted(_span(text) for text in times):
+        if found and first - found[-1][1] <= _SHORTEST:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
+    return [{"gte": first.isoformat(), "lte": last.isoformat()} for first, last in found]
+
+
+def _span(text: str) -> tuple[datetime, datetime]:
+    _, first = _moment("gte", text)
+    name, last = _moment("lte", text)
+    return first, last - _SHORTEST if name == "lt" else last
 
 
 def _moment(name: str, bound: str) -> tuple[str, datetime]:

@@ -95,7 +95,7 @@ def type_of(condition: FieldCondition) -> FieldType | None:
     An integer index would hide other numbers from a later range, so it is only used for integers that are not exact as
     floats.
     """
-    if condition.times is not None:
+    if condition.times is not None or condition.spans is not None:
         return "datetime"
     if condition.range is not None:
         return "float"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from ..errors import InvalidRequest
@@ -18,6 +19,10 @@ Indexed = Mapping[tuple[str, ...], str]
 
 class Syntax(Protocol):
     """Makes an engine's filters. Each method returns a condition in the engine's own type."""
+
+    @property
+    def unindexed(self) -> bool:
+        """Whether the engine also looks into fields whose index is of another type, or that have none."""
 
     def group(
         self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
@@ -108,6 +113,8 @@ def _field(syntax: Syntax, indexed: Indexed, key: str, condition: FieldCondition
         return syntax.times(key, condition.times)
     if condition.range is not None:
         return syntax.range(key, condition.range)
+    if condition.spans is not None:
+        return _texts_or_times(syntax, key, condition, kind)
     values: Any = condition.any_of if condition.any_of is not None else [condition.equals]
     if values[0] is None:
         return syntax.group(must_not=[syntax.empty(key)])
@@ -118,6 +125,16 @@ def _field(syntax: Syntax, indexed: Indexed, key: str, condition: FieldCondition
     return syntax.equals(key, values[0])
 
 
+def _texts_or_times(syntax: Syntax, key: str, condition: FieldCondition, kind: str | None) -> Any:
+    """Match texts that are times, or any text for one of these times: as far as the field's index finds them."""
+    found = []
+    if condition.spans and (kind in (None, "datetime") or (kind == "keyword" and syntax.unindexed)):
+        found.append(_within_one(condition.spans, partial(syntax.times, key), syntax))
+    if condition.any_of and kind != "datetime":
+        found.append(syntax.any_of(key, [str(text) for text in condition.any_of]))
+    return found[0] if len(found) == 1 else syntax.group(should=found)
+
+
 def _numbers(syntax: Syntax, key: str, values: Sequence[float], kind: str | None) -> Any:
     """Match any of these numbers, stored as integer or float; Qdrant's own match takes integers only."""
     if kind == "integer":  # such an index finds integers only
@@ -126,16 +143,22 @@ def _numbers(syntax: Syntax, key: str, values: Sequence[float], kind: str | None
         whole = [value for value in values if isinstance(value, int) and abs(value) > EXACT]
     found = [syntax.any_of(key, whole)] if whole else []
     if others := sorted({float(value) for value in values if value not in set(whole)}):
-        found.append(_ranges(syntax, key, others))
+        found.append(
+            _within_one([{"gte": one, "lte": one} for one in others], partial(syntax.range, key), syntax)
+        )
     return found[0] if len(found) == 1 else syntax.group(should=found)
 
 
-def _ranges(syntax: Syntax, key: str, values: Sequence[float]) -> Any:
-    """Make a tree of ranges, so that a thousand values take only a few dozen comparisons."""
-    bounds = {"gte": values[0], "lte": values[-1]}
-    if len(values) == 1:
-        return syntax.range(key, bounds)
-    size = max(1, -(-len(values) // BRANCHES))
-    inside = [_ranges(syntax, key, values[start : start + size]) for start in range(0, len(values), size)]
+def _within_one(
+    spans: Sequence[dict[str, Any]], within: Callable[[dict[str, Any]], Any], syntax: Syntax
+) -> Any:
+    """Make a tree of ranges of sorted spans, so that a thousand of them take only a few dozen comparisons."""
+    bounds = {"gte": spans[0]["gte"], "lte": spans[-1]["lte"]}
+    if len(spans) == 1:
+        return within(bounds)
+    size = max(1, -(-len(spans) // BRANCHES))
+    inside = [
+        _within_one(spans[start : start + size], within, syntax) for start in range(0, len(spans), size)
+    ]
     either = syntax.group(should=inside)
-    return syntax.group(must=[syntax.range(key, bounds), either]) if size > 1 else either
+    return syntax.group(must=[within(bounds), either]) if size > 1 else either

@@ -30,6 +30,8 @@ class Limits(NamedTuple):
     exact: bool = True
     """Whether exact requests, such as counts, are allowed."""
     oversampling: float | None = None
+    unindexed: bool = True
+    """Whether filters by fields without an index are allowed."""
 
     @classmethod
     def of(cls, config: Any) -> Limits:
@@ -49,6 +51,7 @@ class Limits(NamedTuple):
             _portion(strict.read_rate_limit),
             strict.search_allow_exact is not False,
             strict.search_max_oversampling,
+            strict.unindexed_filtering_retrieve is not False,
         )
 
     @property

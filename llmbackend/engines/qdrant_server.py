@@ -256,6 +256,11 @@ class QdrantServerIndex(QdrantIndex):
         return self._limits.condition_size
 
     @property
+    def unindexed(self) -> bool:
+        """Whether the server filters by fields without an index."""
+        return self._limits.unindexed
+
+    @property
     def _named_at_once(self) -> int:
         return self._limits.named
 

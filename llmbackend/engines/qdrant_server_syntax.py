@@ -18,6 +18,10 @@ class ServerSyntax:
         self._models: Any = models
         self._index = index
 
+    @property
+    def unindexed(self) -> bool:
+        return self._index.unindexed
+
     def group(
         self, *, must: Sequence[Any] = (), should: Sequence[Any] = (), must_not: Sequence[Any] = ()
     ) -> Any:

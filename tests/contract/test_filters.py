@@ -136,6 +136,42 @@ def test_times_are_compared_as_times(client: LLMBackendClient, collection: str) 
         found(gte="soon")
 
 
+def test_a_day_or_moment_is_found_in_whatever_way_it_is_written(
+    client: LLMBackendClient, collection: str
+) -> None:
+    day = datetime.date(2024, 2, 29)
+    whens: dict[str, Any] = {
+        "midnight": pd.Timestamp(day),
+        "evening": datetime.datetime(2024, 2, 29, 23, 30, tzinfo=CEST),
+        "day": day,
+        "listed": ["2023-01-01", day],
+        "next": datetime.datetime(2024, 3, 1, tzinfo=datetime.UTC),
+        "zone": datetime.datetime(2024, 3, 1, tzinfo=CEST),
+        "text": "29 Feb 2024",
+    }
+    for indexes in ({}, {"when": "datetime"}, {"when": "keyword"}):
+        name = f"{collection}{indexes.get('when', '')}"
+        client.create_collection(name, indexes=indexes)
+        documents = [
+            {"id": key, "text": f"a text of {key}", "metadata": {"when": when}} for key, when in whens.items()
+        ]
+        client.rag_ingest(documents, name)
+
+        def found(asked: Any, name: str = name) -> set[str]:
+            hits = client.rag_search("text", name, top_k=10, filters={"when": asked})
+            return {hit.document_id for hit in hits}
+
+        of_the_day = {"midnight", "evening", "day", "listed", "zone"}
+        assert found(day) == of_the_day
+        assert found("2024-02-29") == of_the_day
+        assert found([day, "29 Feb 2024"]) == of_the_day | {"text"}
+        assert found({"not": day}) == {"next", "text"}
+        assert found({"not": [day, datetime.date(2024, 3, 1)]}) == {"text"}
+        assert found(pd.Timestamp(day)) == {"midnight", "day", "listed"}
+        assert found(datetime.datetime(2024, 2, 29, 22, tzinfo=datetime.UTC)) == {"zone"}
+        assert found("29 Feb") == found("2024-02") == set()
+
+
 DESCRIBED = [
     {
         "author": {"name": "Ada"},

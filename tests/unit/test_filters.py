@@ -16,6 +16,11 @@ from llmbackend.engines.filters import (
     conditions,
 )
 
+
+def _span(first: str, last: str) -> dict[str, str]:
+    return {"gte": f"2026-03-{first}+00:00", "lte": f"2026-03-{last}+00:00"}
+
+
 UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
     ("hr", FieldCondition("key", equals="hr")),
     (2026, FieldCondition("key", equals=2026)),
@@ -41,6 +46,20 @@ UNDERSTOOD: list[tuple[Any, FieldCondition]] = [
         {"lte": "2026-03-01t09:30:00.5z"},
         FieldCondition("key", times={"lte": "2026-03-01T09:30:00.500000+00:00"}),
     ),
+    (
+        "2026-03-01",
+        FieldCondition("key", any_of=["2026-03-01"], spans=[_span("01T00:00:00", "01T23:59:59.999999")]),
+    ),
+    (
+        ["2026-03-04", "2026-03-02T09:30:00+02:00", "2026-03-03"],
+        FieldCondition(
+            "key",
+            any_of=["2026-03-04", "2026-03-02T09:30:00+02:00", "2026-03-03"],
+            spans=[_span("02T07:30:00", "02T07:30:00"), _span("03T00:00:00", "04T23:59:59.999999")],
+        ),
+    ),
+    ("2026-02-30", FieldCondition("key", equals="2026-02-30")),
+    ("2026-03", FieldCondition("key", equals="2026-03")),
 ]
 
 
@@ -105,6 +124,19 @@ COMBINED: list[tuple[dict[str, Any], list[Any]]] = [
 @pytest.mark.parametrize(("filters", "expected"), COMBINED, ids=str)
 def test_filters_combine(filters: dict[str, Any], expected: list[Any]) -> None:
     assert conditions(filters) == expected
+
+
+@pytest.mark.parametrize("name", ["and", "or", "not"])
+@pytest.mark.parametrize("value", ["x", 5, True, ["x", 5]])
+def test_fields_may_be_named_like_combinations(name: str, value: Any) -> None:
+    as_usual = repr(conditions({"key": value})).replace("'key'", repr(name))
+    assert repr(conditions({name: value})) == as_usual
+
+
+def test_bounds_of_fields_named_like_combinations() -> None:
+    for name in ("and", "or"):
+        assert conditions({name: {"gte": 5}}) == [FieldCondition(name, range={"gte": 5.0})]
+    assert conditions({"not": {"or": 5}}) == [Combination("none", [_all(FieldCondition("or", equals=5))])]
 
 
 NAMED: list[tuple[dict[str, Any], str]] = [

@@ -96,6 +96,15 @@ def test_a_filter_has_the_fields_that_it_asks_for_indexed_once(connect: Connect,
     assert _found(connect(), {"kind": "k1", "n": 1}) == {"d1"}
 
 
+def test_a_day_finds_its_moments_by_an_index_of_times(connect: Connect) -> None:
+    client = connect()
+    client.create_collection("x", indexes={"declared": "keyword"})
+    client.rag_ingest(_sheets(1, when="2024-02-29T09:30:00Z", declared="2024-02-29"), "x")
+    assert _found(client, {"when": "2024-02-29"}) == {"d0"}
+    assert _found(client, {"when": ["2024-02-28", "2024-03-01"]}) == set()
+    assert _found(client, {"declared": ["2024-02-29", "2024-03-01"]}) == {"d0"}, "a text, as declared"
+
+
 def test_an_index_of_another_type_is_told_with_the_call_that_changes_it(connect: Connect) -> None:
     client = connect()
     client.create_collection("x", indexes={"kind": "float"})
