@@ -1875,6 +1875,7 @@ class AsyncLLMBackendClient:
     ) -> Record:
         """Submit a job at the times of a cron expression such as "30 2 * * MON-FRI".
 
+        Its fields are minute, hour, day, month and weekday; with six fields, the first is seconds ("0 30 2 * * MON-FRI").
         Times are local to `timezone` ("Europe/Berlin"). If nothing was running at the time, the job is submitted once
         later. A schedule of the same name is replaced. Returns `{name, cron, timezone, job_type, priority, next_at}`.
         Raises InvalidRequest, as `submit_job` does.

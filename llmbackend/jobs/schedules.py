@@ -80,7 +80,11 @@ def next_after(cron: str, timezone: str, moment: float) -> float:
     try:
         return next(CronSim(cron, datetime.fromtimestamp(moment, zone))).timestamp()
     except CronSimError as error:
-        raise InvalidRequest(f"cron {cron!r}: {error}; write it like '30 2 * * MON-FRI'") from error
+        fields = f"{len(cron.split())} fields" if len(cron.split()) not in (5, 6) else str(error)
+        raise InvalidRequest(
+            f"cron {cron!r}: {fields}; write it like '30 2 * * MON-FRI' (minute, hour, day, month, weekday), or with six "
+            "fields, of which the first is seconds"
+        ) from error
     except (StopIteration, OverflowError):
         raise InvalidRequest(f"cron {cron!r} is never due") from None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -50,7 +52,27 @@ async def as_fields(
 
 def _parser(request: Request, content: Body) -> MultiPartParser:
     # MultiPartParser only iterates over it.
-    return MultiPartParser(request.headers, content, max_files=MOST_FILES)  # type: ignore[arg-type]
+    return _Parser(request.headers, content, max_files=MOST_FILES)  # type: ignore[arg-type]
+
+
+_QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
+_EXTENDED = re.compile(rb";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[\w-]*'([^;\s]+)", re.IGNORECASE)
+
+
+class _Parser(MultiPartParser):
+    """Also takes file names as RFC 5987 writes them (`filename*=utf-8''na%C3%AFve.txt`), as older versions of requests do."""
+
+    def on_headers_finished(self) -> None:
+        disposition = self._current_part.content_disposition or b""
+        if found := _EXTENDED.search(_QUOTED.sub(b'""', disposition)):
+            try:
+                name = unquote_to_bytes(found[2]).decode(found[1].decode())
+            except UnicodeDecodeError:
+                raise MultiPartException(f"a file's name is not {found[1].decode()}") from None
+            escaped = name.replace("\\", "\\\\").replace('"', '\\"').encode()
+            # The last of several names counts.
+            self._current_part.content_disposition = disposition + b'; filename="' + escaped + b'"'
+        super().on_headers_finished()
 
 
 @contextmanager

@@ -489,9 +489,12 @@ def test_progress_counts_files(client: LLMBackendClient, collection: str) -> Non
 # What travels
 
 
-def _post(server_url: str, **given: Any) -> requests.Response:
+def _post(server_url: str, headers: dict[str, str] | None = None, **given: Any) -> requests.Response:
     return requests.post(
-        f"{server_url}/v1/rag/ingest/files", headers={"Authorization": f"Bearer {KEY}"}, timeout=60, **given
+        f"{server_url}/v1/rag/ingest/files",
+        headers={"Authorization": f"Bearer {KEY}", **(headers or {})},
+        timeout=60,
+        **given,
     )
 
 
@@ -521,6 +524,36 @@ def test_a_form_with_files_does_the_same(on_server: LLMBackendClient, server_url
 
 
 @pytest.mark.usefixtures("on_server")
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("filename*=utf-8''Stra%C3%9Fe%20%22a%22.txt", 'Straße "a".txt'),
+        ("filename=\"Strae.txt\"; FileName*=UTF-8'de'Stra%C3%9Fe.txt", "Straße.txt"),
+        ("filename*=ISO-8859-1''Stra%DFe.txt", "Straße.txt"),
+        ("filename=\"a; filename*=utf-8''b.txt\"", "a; filename*=utf-8''b.txt"),
+    ],
+)
+def test_a_form_names_files_as_rfc_5987_writes_them(
+    on_server: LLMBackendClient, server_url: str, named: str, name: str
+) -> None:
+    body = (
+        '--b\r\nContent-Disposition: form-data; name="collection"\r\n\r\ntest-form\r\n'
+        f"--b\r\nContent-Disposition: form-data; name=files; {named}\r\n\r\n{FACT}\r\n--b--\r\n"
+    )
+    reply = _post(server_url, data=body.encode(), headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert reply.status_code == 200, reply.text
+    assert _ids(on_server, "test-form") == {name}
+
+
+def test_a_file_name_that_is_not_what_it_says_is_told(server_url: str) -> None:
+    body = (
+        b"--b\r\nContent-Disposition: form-data; name=files; filename*=utf-8''%FF.txt\r\n\r\na\r\n--b--\r\n"
+    )
+    reply = _post(server_url, data=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    assert reply.status_code == 400
+    assert "name is not utf-8" in reply.json()["error"]["message"]
+
+
 def test_a_form_can_be_watched(server_url: str) -> None:
     form = {"collection": "test-form", "stream": "true"}
     reply = _post(server_url, data=form, files={"file": ("a.txt", FACT.encode())})

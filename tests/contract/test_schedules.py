@@ -57,7 +57,12 @@ def test_a_schedule_tells_when_it_is_due_next(client: LLMBackendClient, name: st
 
 @pytest.mark.parametrize(
     ("cron", "zone", "wrong"),
-    [("every day", "UTC", "cron"), ("61 * * * *", "UTC", "cron"), ("0 4 * * *", "Mars/Base", "time zone")],
+    [
+        ("every day", "UTC", "cron 'every day': 2 fields; .*minute, hour, day, month, weekday"),
+        ("30 2 * * MON-FRI 2027", "UTC", "Bad month; .*six fields, of which the first is seconds"),
+        ("61 * * * *", "UTC", "Bad minute"),
+        ("0 4 * * *", "Mars/Base", "time zone"),
+    ],
 )
 def test_wrong_times_are_refused(
     client: LLMBackendClient, name: str, cron: str, zone: str, wrong: str
