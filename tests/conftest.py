@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import sys
@@ -58,6 +59,7 @@ sys.addaudithook(_only_loopback)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # while tests are collected, where nearly all that is made stays
     if config.option.markexpr != "benchmark":  # which is of disks, too
         in_memory.use()
     if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
@@ -76,6 +78,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.path.parent.name not in ("faults", "shared"),
         )
     )
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()  # of all that was imported, nothing needs to be looked at again
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ import uvicorn
 from pydantic import TypeAdapter
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
-from qdrant_client.local import local_collection
+from qdrant_client.local import datetime_utils, local_collection
 from qdrant_client.local.payload_filters import check_filter
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -71,6 +71,8 @@ def _mask(
 
 # Else it takes minutes to write 20,000 documents: it asks each point about each name.
 _every, local_collection.calculate_payload_mask = local_collection.calculate_payload_mask, _mask
+# It tries each form of a date, for each point anew.
+datetime_utils.parse = cache(datetime_utils.parse)
 
 
 class Prepared(NamedTuple):

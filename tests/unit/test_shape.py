@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -36,7 +35,29 @@ SDK = ROOT / "sdk" / "llm_client.py"
 # Conveniences of the SDK that are made of operations.
 NOT_OPERATIONS = {"batch_embed", "close", "wait_for_job", "embed_single"}
 
-operations = pytest.mark.parametrize("row", OPERATIONS.values(), ids=list(OPERATIONS))
+
+def _each(values: dict[str, Any]) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """One test over all of them: each alone would take longer to tell of than to run."""
+
+    def over_all(test: Callable[[Any], None]) -> Callable[[], None]:
+        def run() -> None:
+            failed = []
+            for name, value in values.items():
+                try:
+                    test(value)
+                except Exception as error:
+                    error.add_note(f"{name} fails")
+                    failed.append(error)
+            if failed:
+                raise ExceptionGroup(test.__name__, failed)
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        return run
+
+    return over_all
+
+
+operations = _each(OPERATIONS)
 
 
 # The table and the SDK
@@ -411,7 +432,7 @@ KNOWLEDGE = (
 STOREY = {room: number for number, rooms in enumerate(STOREYS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-modules = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+modules = _each({str(path.relative_to(PACKAGE)): path for path in MODULES})
 
 
 @cache
