@@ -15,7 +15,8 @@ from llmbackend.files.parsed import Unreadable
 from llmbackend.files.parsing import parse_all
 from tests import files
 
-MILLION = 10**6
+MANY = 310_000
+"""More than any of the limits."""
 
 
 def _sheet(rows: bytes) -> bytes:
@@ -52,27 +53,27 @@ def _pages(kids: bytes, pages: bytes) -> bytes:
 
 @cache
 def _attributes() -> bytes:
-    return b" ".join(b'a%d="1"' % number for number in range(MILLION))
+    return b" ".join(b'a%d="1"' % number for number in range(MANY))
 
 
 PAGE = b"%d 0 obj<</Type /Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\n"
 TOO_LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
     "wide.csv": (
-        lambda: ",".join(f"c{number}" for number in range(MILLION)).encode(),
-        "1,000,000 columns, and the limit is 16,384",
+        lambda: ",".join(f"c{number}" for number in range(MANY)).encode(),
+        f"{MANY:,} columns, and the limit is 16,384",
     ),
     "wide.tsv": (
-        lambda: b"\t".join([b"a"] * MILLION) + b"\n" + b"\t".join([b"1"] * MILLION),
+        lambda: b"\t".join([b"a"] * MANY) + b"\n" + b"\t".join([b"1"] * MANY),
         "columns, and the limit is 16,384",
     ),
-    "semicolons.csv": (lambda: b"a;" * MILLION, "columns, and the limit is 16,384"),
-    "later.csv": (lambda: b"a,b\n1,2\n" + b"3," * MILLION, "columns, and the limit is 16,384"),
+    "semicolons.csv": (lambda: b"a;" * MANY, "columns, and the limit is 16,384"),
+    "later.csv": (lambda: b"a,b\n1,2\n" + b"3," * MANY, "columns, and the limit is 16,384"),
     "wide.xlsx": (
-        lambda: _sheet(b"<row>" + b"<c><v>1</v></c>" * MILLION + b"</row>"),
-        "1,000,000 columns, and the limit is 16,384",
+        lambda: _sheet(b"<row>" + b"<c><v>1</v></c>" * MANY + b"</row>"),
+        f"{MANY:,} columns, and the limit is 16,384",
     ),
     "later.xlsx": (
-        lambda: _sheet(b"<row/><row>" + b"<c r='A1'/>" * MILLION + b"</row>"),
+        lambda: _sheet(b"<row/><row>" + b"<c r='A1'/>" * MANY + b"</row>"),
         "columns, and the limit is 16,384",
     ),
     "far.xlsx": (
@@ -80,53 +81,53 @@ TOO_LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
         "rows, and the limit is 1,048,576",
     ),
     "wide.docx": (
-        lambda: _document(b"<w:tr>" + b"<w:tc></w:tc>" * MILLION),
-        "1,000,000 columns, and the limit is 16,384",
+        lambda: _document(b"<w:tr>" + b"<w:tc></w:tc>" * MANY),
+        f"{MANY:,} columns, and the limit is 16,384",
     ),
     "wide.pptx": (
-        lambda: _document(b"<a:tr h='1'>" + b"<a:tc/>" * MILLION),
-        "1,000,000 columns, and the limit is 16,384",
+        lambda: _document(b"<a:tr h='1'>" + b"<a:tc/>" * MANY),
+        f"{MANY:,} columns, and the limit is 16,384",
     ),
     "paragraphs.docx": (
-        lambda: files.docx_with("<w:body>" + "<w:p><w:r><w:t>a</w:t></w:r></w:p>" * 200_000 + "</w:body>"),
-        "600,000 paragraphs, runs and breaks, and the limit is 300,000",
+        lambda: files.docx_with("<w:body>" + "<w:p><w:r><w:t>a</w:t></w:r></w:p>" * 101_000 + "</w:body>"),
+        "303,000 paragraphs, runs and breaks, and the limit is 300,000",
     ),
     "breaks.docx": (
-        lambda: _document(b"<w:p><w:r>" + b"<w:br/>" * MILLION),
-        "1,000,002 paragraphs, runs and breaks",
+        lambda: _document(b"<w:p><w:r>" + b"<w:br/>" * MANY),
+        f"{MANY + 2:,} paragraphs, runs and breaks",
     ),
-    "paragraphs.pptx": (lambda: _document(b"<a:p/>" * MILLION), "1,000,000 paragraphs"),
+    "paragraphs.pptx": (lambda: _document(b"<a:p/>" * MANY), f"{MANY:,} paragraphs"),
     "attributes.docx": (
         lambda: _document(b"<w:p " + _attributes() + b"/>"),
-        "1,000,000 attributes in a tag, and the limit is 10,000",
+        f"{MANY:,} attributes in a tag, and the limit is 10,000",
     ),
     "attributes.xlsx": (
         lambda: _sheet(b"<row " + _attributes() + b"/>"),
-        "1,000,000 attributes in a tag, and the limit is 10,000",
+        f"{MANY:,} attributes in a tag, and the limit is 10,000",
     ),
     "attributes.html": (
         lambda: b"<p " + _attributes() + b">a</p>",
-        "1,000,000 attributes in a tag, and the limit is 10,000",
+        f"{MANY:,} attributes in a tag, and the limit is 10,000",
     ),
     "names.html": (
-        lambda: b"<p " + b"a " * MILLION + b">a</p>",
+        lambda: b"<p " + b"a " * MANY + b">a</p>",
         "attributes in a tag, and the limit is 10,000",
     ),
     "pages.pdf": (
-        lambda: _pages(b"3 0 R", b"".join(PAGE % number for number in range(3, MILLION + 3))),
-        "1,000,000 pages, and the limit is 50,000",
+        lambda: _pages(b"3 0 R", b"".join(PAGE % number for number in range(3, MANY + 3))),
+        f"{MANY:,} pages, and the limit is 50,000",
     ),
-    "one page often.pdf": (lambda: _pages(b"3 0 R " * MILLION, PAGE % 3), "too large: .*aximum"),
+    "one page often.pdf": (lambda: _pages(b"3 0 R " * MANY, PAGE % 3), "too large: .*aximum"),
     "names.json": (
-        lambda: json.dumps({f"k{n}": n for n in range(MILLION)}).encode(),
-        "1,000,000 names in an object",
+        lambda: json.dumps({f"k{n}": n for n in range(MANY)}).encode(),
+        f"{MANY:,} names in an object",
     ),
     "cells.ipynb": (
-        lambda: b'{"cells":[' + b"{}," * MILLION + b"{}]}",
-        "1,000,001 cells, and the limit is 50,000",
+        lambda: b'{"cells":[' + b"{}," * MANY + b"{}]}",
+        f"{MANY + 1:,} cells, and the limit is 50,000",
     ),
-    "table.html": (lambda: b"<table><tr>" + b"<td>a</td>" * MILLION, "tags, and the limit is 200,000"),
-    "deep.html": (lambda: b"<div>" * MILLION, "tags, and the limit is 200,000"),
+    "table.html": (lambda: b"<table><tr>" + b"<td>a</td>" * MANY, "tags, and the limit is 200,000"),
+    "deep.html": (lambda: b"<div>" * MANY, "tags, and the limit is 200,000"),
     "parts.eml": (
         lambda: (
             b"From: a\nSubject: b\nContent-Type: multipart/mixed; boundary=x\n\n" + b"--x\n\na\n" * 100_000
