@@ -22,7 +22,9 @@ from llmbackend.settings import Settings
 from tests.server import Server, serving
 from tests.upstream.fake import KEY, Upstream, running
 
-DOCUMENTS = 240
+DOCUMENTS = 60
+SMALL_BATCHES = "from llmbackend.knowledge.ingest import ingest\ningest.BATCH_DOCUMENTS = 6"
+"""So that there are many moments between two of them."""
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def model() -> Iterator[Upstream]:
 @pytest.fixture
 def slow(model: Upstream) -> dict[str, Any]:
     """Settings of a server with that model."""
-    return {"tei_url": f"{model.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0}
+    return {"tei_url": f"{model.url}/ok", "tei_api_key": KEY, "embedding_cache_mb": 0, "first": SMALL_BATCHES}
 
 
 def _documents(version: int = 1) -> list[dict[str, Any]]:
@@ -126,8 +128,8 @@ def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(
         assert (job.status, job.attempts) == ("completed", 2)
         assert (job.progress.done, job.progress.total) == (DOCUMENTS, DOCUMENTS)
         _assert_whole(client, "reports", documents)
-        [best, *_] = client.rag_search("report 200, edition 1", "reports", filters={"number": 200})
-        assert best.document_id == "document-200"
+        [best, *_] = client.rag_search("report 50, edition 1", "reports", filters={"number": 50})
+        assert best.document_id == "document-50"
 
 
 def test_a_kill_while_documents_are_replaced_leaves_the_new_ones_only(

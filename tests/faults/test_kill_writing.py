@@ -20,7 +20,7 @@ from llmbackend.schemas import Document
 from llmbackend.settings import Settings
 from tests.server import python
 
-COUNT = 200
+COUNT = 80
 SIZE = 32
 
 CHILD = """

@@ -106,21 +106,21 @@ def test_what_one_does_the_other_notices(two: Two) -> None:
 
 def test_readers_in_another_process_are_answered_throughout(two: Two) -> None:
     here, there = two
-    here.rag_ingest(_documents(300), "machines")
+    here.rag_ingest(_documents(150), "machines")
     there.get_collection("machines")
     with ThreadPoolExecutor(1) as pool:
-        reindexing = pool.submit(lambda: [here.reindex_collection("machines") for _ in range(3)])
+        reindexing = pool.submit(lambda: [here.reindex_collection("machines") for _ in range(2)])
         while not reindexing.done():
             assert there.rag_search("Machine 17", "machines", mode="sparse")[0].document_id == "d17"
             assert len(there.rag_search("Machine 17", "machines", top_k=5)) == 5
-            assert there.get_collection("machines").documents == 300
+            assert there.get_collection("machines").documents == 150
         reindexing.result()
 
 
 def test_what_another_process_writes_during_a_reindex_is_not_lost(two: Two, tmp_path: Path) -> None:
     here, there = two
-    here.rag_ingest(_documents(2000), "machines")
-    expected = {one["id"]: one["text"] for one in _documents(2000)}
+    here.rag_ingest(_documents(800), "machines")
+    expected = {one["id"]: one["text"] for one in _documents(800)}
     steps: list[Any] = []
     with ThreadPoolExecutor(1) as pool:
         reindexing = pool.submit(here.reindex_collection, "machines", progress=steps.append)
@@ -128,10 +128,10 @@ def test_what_another_process_writes_during_a_reindex_is_not_lost(two: Two, tmp_
         while not reindexing.done():
             if not steps:
                 continue
-            changed = [_document(number, 2 + round_) for number in (round_, 1000 + round_)]
+            changed = [_document(number, 2 + round_) for number in (round_, 400 + round_)]
             _insistently(lambda some=changed: there.rag_ingest(some, "machines"))
             expected.update({one["id"]: one["text"] for one in changed})
-            gone = f"d{500 + round_}"
+            gone = f"d{200 + round_}"
             _insistently(lambda name=gone: there.delete_documents("machines", [name]))
             expected.pop(gone, None)
             round_ += 1
@@ -159,7 +159,7 @@ def test_a_worker_works_on_collections_of_a_shared_server(tmp_path: Path) -> Non
 
 def test_a_killed_reindex_leaves_the_others_their_collection(tmp_path: Path, shared: dict[str, Any]) -> None:
     with serving(tmp_path / "other", **shared) as other, LLMBackendClient(other.url) as there:
-        there.rag_ingest(_documents(2000), "machines")
+        there.rag_ingest(_documents(800), "machines")
         with serving(tmp_path / "one", **shared) as one, LLMBackendClient(one.url) as here:
             job_id = here.submit_job("reindex", {"collection": "machines"})
             while here.get_job_status(job_id).progress.done == 0:
@@ -169,7 +169,7 @@ def test_a_killed_reindex_leaves_the_others_their_collection(tmp_path: Path, sha
         _insistently(lambda: there.rag_ingest(_document(7, 2), "machines"))
         with serving(tmp_path / "one", **shared) as one, LLMBackendClient(one.url) as here:
             here.wait_for_job(job_id, 120)
-            expected = {one["id"]: one["text"] for one in [*_documents(2000), _document(7, 2)]}
+            expected = {one["id"]: one["text"] for one in [*_documents(800), _document(7, 2)]}
             for client in (here, there):
                 assert _texts(client, tmp_path / "export") == expected
 
@@ -242,7 +242,7 @@ def test_only_for_a_while_a_killed_process_keeps_others_from_writing(
 
 def test_of_two_processes_that_reindex_one_is_told(two: Two, tmp_path: Path) -> None:
     here, there = two
-    here.rag_ingest(_documents(500), "machines")
+    here.rag_ingest(_documents(200), "machines")
 
     def reindex(client: LLMBackendClient) -> str:
         try:
@@ -252,6 +252,6 @@ def test_of_two_processes_that_reindex_one_is_told(two: Two, tmp_path: Path) -> 
 
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(reindex, two))
-    assert "500" in outcomes
-    assert all(outcome == "500" or "try again" in outcome for outcome in outcomes)
-    assert len(_texts(there, tmp_path / "export")) == 500
+    assert "200" in outcomes
+    assert all(outcome == "200" or "try again" in outcome for outcome in outcomes)
+    assert len(_texts(there, tmp_path / "export")) == 200
