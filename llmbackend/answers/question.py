@@ -96,7 +96,8 @@ class Question:
                     self._leading.append(pattern)
                 return
         own = [word for word in name if word in self._patterns]  # a question's first word may not be
-        if len(own) > 1 and all(any(_as_written(word, one) for one in passages) for word in own):
+        # Words with capitals need not be names: German nouns have them, and stand beside words without any.
+        if len(own) > 1 and all(any(_in_a_name(word, one) for one in passages) for word in own):
             self.missing.append(" ".join(own))
 
     @property
@@ -141,8 +142,8 @@ def _after_another(name: regex.Pattern[str], text: str) -> bool:
     return found is not None and any(full_names.full_names(text[: found.start()]))
 
 
-def _as_written(word: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is not None
+def _in_a_name(word: str, text: str) -> bool:
+    return word in text and any(word in name.words for name in full_names.full_names(text))
 
 
 def _is_exact(word: str, first: bool) -> bool:

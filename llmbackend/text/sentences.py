@@ -14,6 +14,15 @@ _BOUNDARY = re.compile(
     # White space is matched from its beginning only, else each of its characters would be tried.
     r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )
+# A full stop after one of these ends no sentence if what follows it goes on: 12. Mai, 27. jedes Monats, ext. 4417, bzw. Kosten.
+_NUMBER = re.compile(r"(?<![\w.,])\d{1,2}\.\Z", re.ASCII)
+_ABBREVIATION = re.compile(
+    r"\b(?:abs|approx|art|ext|fig|max|min|nos?|pp?|sec|str|tel|vol)\.\Z", re.IGNORECASE
+)
+_NEVER_LAST = re.compile(r"\b(?:bzw|ca|evtl|ggf|inkl|nr|vgl|zzgl)\.\Z", re.IGNORECASE)
+_MONTH = re.compile(r"(?:Jan|Feb|Mär|Apr|Mai|Jun|Jul|Aug|Sep|Okt|Nov|Dez)[a-zä]*")
+_BEHIND = 12
+"""Characters before a boundary that are looked at: the longest abbreviation, and what is before it."""
 # Lines that stand alone, whatever is above and below them: Markdown's headings, rules and table rows.
 _BLOCK_LINE = re.compile(
     r"^[ \t]*(#{1,6}(?:[ \t][^\r\n]*)?|\|[^\r\n]*\||([=\-~^\"*+_])\2{2,})[ \t\r]*$", re.MULTILINE
@@ -51,12 +60,29 @@ def _of_prose(text: str, begin: int, end: int) -> list[tuple[int, int]]:
         end -= len(said := text[begin:end]) - len(said.rstrip())
     spans: list[tuple[int, int]] = []
     for match in scanning.matches(_BOUNDARY, text, begin, end):
+        if _goes_on(text, match):
+            continue
         if text[begin : match.start()].strip():
             spans.append((begin, match.start()))
         begin = match.end()
     if text[begin:end].strip():
         spans.append((begin, end))
     return spans
+
+
+def _goes_on(text: str, boundary: re.Match[str]) -> bool:
+    """Return whether a full stop is one of an abbreviation or an ordinal, which the text after it belongs to."""
+    if not text.endswith(".", 0, boundary.start()) or boundary[0].count("\n") > 1:
+        return False
+    before, after = (
+        text[max(0, boundary.start() - _BEHIND) : boundary.start()],
+        text[boundary.end() : boundary.end() + _BEHIND],
+    )
+    if _NEVER_LAST.search(before) is not None:
+        return True
+    if _NUMBER.search(before) is not None:
+        return after[:1].islower() or _MONTH.match(after) is not None
+    return _ABBREVIATION.search(before) is not None and (after[:1].islower() or after[:1].isdigit())
 
 
 def stems(text: str) -> set[str]:

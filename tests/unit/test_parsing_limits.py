@@ -11,8 +11,9 @@ from functools import cache
 import openpyxl
 import pytest
 
+from llmbackend.files.formats.html import DEEPEST
 from llmbackend.files.parsed import Unreadable
-from llmbackend.files.parsing import parse_all
+from llmbackend.files.parsing import parse, parse_all
 from tests import files
 
 MANY = 310_000
@@ -143,6 +144,28 @@ def test_a_file_with_too_much_of_something_is_refused_with_the_limit(name: str) 
     make, reason = TOO_LARGE[name]
     with pytest.raises(Unreadable, match=reason):
         list(parse_all(name, make()))
+
+
+@pytest.mark.parametrize("name", ["table", "header", "math", "div"])
+def test_elements_within_each_other_are_refused_with_the_limit(name: str) -> None:
+    inside = {"table": "<tr><td>"}.get(name, "")
+    deep = f"<{name}>{inside}a word"
+    parsed = parse("a.html", (deep * DEEPEST).encode())
+    assert "a word" in parsed.text
+    with pytest.raises(Unreadable, match=f"257 <{name}> within each other, and the limit is 256"):
+        parse("a.html", (deep * 50_000).encode())
+
+
+def test_links_that_are_not_closed_end_at_the_next() -> None:
+    page = (
+        "<a name=top><table><tr><td>Pump<td>"
+        + "<a href='https://example.org/x'>P-17 " * 3
+        + "<td>Bergen</table>"
+    )
+    parsed = parse("a.html", page.encode())
+    assert parsed.text.count("[P-17](https://example.org/x)") == 3
+    assert parsed.text.startswith("| Pump | [P-17]")
+    assert "| Bergen |" in parsed.text
 
 
 def test_a_table_may_be_as_wide_as_excels() -> None:

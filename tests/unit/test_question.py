@@ -126,3 +126,12 @@ def test_no_question_is_compared_with_texts_on_the_event_loop(
 def test_a_word_that_begins_a_second_sentence_is_no_name() -> None:
     asked = Question("The pump of Bremen is slow. What helps? Please tell WHO.", ["The pump is slow."])
     assert asked.unknown == ["Bremen", "WHO"]
+
+
+def test_german_nouns_that_follow_each_other_are_no_name() -> None:
+    passages = [
+        "Betriebsvereinbarung Homeoffice\n\nMitarbeitende dürfen bis zu drei Tage pro Woche zu Hause arbeiten.",
+        "Der Antrag ist bei Frau Jäger zu stellen.",
+    ]
+    assert Question("Wie viele Tage Homeoffice sind erlaubt?", passages).missing == []
+    assert Question("Was macht Frau Homeoffice?", passages).missing == ["Frau Homeoffice"]

@@ -21,6 +21,26 @@ def _cut(text: str) -> list[str]:
 CUTS = {
     "full stops": ("One. Two! Three?", ["One.", "Two!", "Three?"]),
     "numbers": ("It costs 3.50 euros. Version 2.1 is out.", ["It costs 3.50 euros.", "Version 2.1 is out."]),
+    "ordinals": (
+        "Am 12. Mai ziehen sie um. Gezahlt wird am 27. jedes Monats. Es sind 30. Anfragen gehen an Ann.",
+        [
+            "Am 12. Mai ziehen sie um.",
+            "Gezahlt wird am 27. jedes Monats.",
+            "Es sind 30.",
+            "Anfragen gehen an Ann.",
+        ],
+    ),
+    "abbreviations": (
+        "Call Ann (ext. 4417). See Art. 5 bzw. Nr.\n7 of vol. two. It is no. The sum is ca. 3 kg max. Ann said so.",
+        [
+            "Call Ann (ext. 4417).",
+            "See Art. 5 bzw. Nr.\n7 of vol. two.",
+            "It is no.",
+            "The sum is ca. 3 kg max.",
+            "Ann said so.",
+        ],
+    ),
+    "paragraphs that end so": ("It costs ca.\n\n5 euros", ["It costs ca.", "5 euros"]),
     "wrapped": ("The router has\na red button\non its back.", ["The router has\na red button\non its back."]),
     "paragraphs": ("A heading\n\nSome text", ["A heading", "Some text"]),
     "list": ("Steps:\n- press it\n- wait\n  a while", ["Steps:", "- press it", "- wait\n  a while"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
+from functools import cache
 from typing import Any
 
 from ..decoding import decoded
@@ -239,18 +240,44 @@ def without_images(text: str) -> str:
     return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
 
 
+DEEPEST = 256
+"""Most elements of a kind within each other: browsers keep 512 of all kinds."""
+
+# Each of these is looked at with all that is in it, which takes long if they are nested deeply.
+# fmt: off
+_NESTED = frozenset((
+    "aside", "div", "footer", "h1", "h2", "h3", "h4", "h5", "h6", "header", "main", "math", "nav", "sub", "sup", "svg", "table",
+))
+# fmt: on
+_NEVER_NESTED = frozenset(("a", "button", "select"))
+"""Each ends the one directly around it, which a page did not close, as in browsers."""
+
+
+@cache
+def _soup_class() -> Any:
+    from bs4 import BeautifulSoup
+
+    class Soup(BeautifulSoup):
+        def handle_starttag(self, name: str, *args: Any, **options: Any) -> Any:
+            if name in _NEVER_NESTED and self.currentTag is not None and self.currentTag.name == name:
+                self.handle_endtag(name)
+            elif name in _NESTED:
+                at_most(DEEPEST, self.open_tag_counter[name] + 1, f"<{name}> within each other")
+            return super().handle_starttag(name, *args, **options)
+
+    return Soup
+
+
 _MAY_STAY_OPEN = re.compile(r"<(/?)(?:td|th|tr|li|dt|dd|option)\b", re.IGNORECASE)
 
 
 def _soup(markup: str) -> Any:
     import warnings
 
-    from bs4 import BeautifulSoup
-
     warnings.simplefilter("ignore")
     # Python's parser has no depth limit, but lxml's knows which tags need no closing.
     ends = Counter(bool(end) for end in _MAY_STAY_OPEN.findall(markup))
-    return BeautifulSoup(markup, "html.parser" if ends[True] >= ends[False] else "lxml")
+    return _soup_class()(markup, "html.parser" if ends[True] >= ends[False] else "lxml")
 
 
 def _length(tag: Any) -> int:
