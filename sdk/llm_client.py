@@ -4160,7 +4160,14 @@ def _arrow_batches(table: Any) -> tuple[Any, Iterator[Any]] | None:
             table = table.to_arrow()
     if type(table).__module__.partition(".")[0] != "pyarrow":
         return None
-    return table.schema, iter(table.to_batches() if hasattr(table, "to_batches") else table)
+    return table.schema, _parts(table)
+
+
+def _parts(table: Any) -> Iterator[Any]:
+    """The parts of an Arrow table, dataset or reader; a record batch is one, and would give its columns."""
+    if hasattr(table, "to_batches"):
+        return iter(table.to_batches())
+    return iter([table] if hasattr(table, "to_pylist") else table)
 
 
 def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
@@ -4170,10 +4177,10 @@ def _table_rows(table: Any) -> Iterator[dict[str, Any]]:
         return (dict(zip(names, row)) for row in rows)
     if hasattr(table, "iter_rows"):  # polars
         return cast(Iterator[dict[str, Any]], table.iter_rows(named=True))
-    if hasattr(table, "to_batches"):  # Arrow tables, and datasets that may exceed memory
-        return (row for batch in table.to_batches() for row in batch.to_pylist())
-    return (
-        row for part in table for row in (part.to_pylist() if hasattr(part, "to_pylist") else [dict(part)])
+    return (  # Arrow, and datasets that may exceed memory
+        row
+        for part in _parts(table)
+        for row in (part.to_pylist() if hasattr(part, "to_pylist") else [dict(part)])
     )
 
 

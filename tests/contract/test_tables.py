@@ -27,6 +27,8 @@ TABLES = {
     "pandas": lambda: pd.DataFrame(ROWS),
     "polars": lambda: pl.DataFrame(ROWS),
     "Arrow": lambda: pa.table(ROWS),
+    "Arrow batch": lambda: pa.RecordBatch.from_pydict(ROWS),
+    "Arrow reader": lambda: pa.table(ROWS).to_reader(),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 import uuid
 from collections import Counter
@@ -42,6 +43,8 @@ IDLE_SECONDS = 600.0
 """Seconds that an import waits for its next page before it is dropped."""
 AT_ONCE = 8
 """Most imports of a project under way: each has an open index, of some megabytes."""
+REPLACED_AFTER = 60.0
+"""Seconds without a page after which another import may take the place of this one, whose client probably is gone."""
 
 
 async def export_page(
@@ -148,17 +151,30 @@ class Imports:
         made = request.manifest
         if made is None:
             raise InvalidRequest("import_collection: the first page must have a manifest", details={})
-        if self._begun[name.project] >= AT_ONCE:
-            raise Overloaded(
-                f"{AT_ONCE} imports of this project are under way: send their last pages, or abort them",
-                details={"limit": AT_ONCE, "retry_after": 5},
-            )
+        while self._begun[name.project] >= AT_ONCE:
+            await self._make_room(name.project)
         self._begun[name.project] += 1
         try:
             return await self._made(name, made)
         except BaseException:
             self._begun[name.project] -= 1
             raise
+
+    async def _make_room(self, project: str) -> None:
+        """Drop the project's import that has waited longest for a page. Raises Overloaded if none has waited for long."""
+        waiting = [
+            (running.last_used, token)
+            for token, running in self._under_way.items()
+            if running.manifest.qualified.project == project and not running.at_work.locked()
+        ]
+        last_used, token = min(waiting, default=(time.monotonic(), ""))
+        if (left := REPLACED_AFTER - (time.monotonic() - last_used)) > 0:
+            raise Overloaded(
+                f"{AT_ONCE} imports of this project are under way: send their last pages, or abort them; one that gets no "
+                f"page for {REPLACED_AFTER:.0f} s gives way",
+                details={"limit": AT_ONCE, "retry_after": math.ceil(left)},
+            )
+        await self._drop(token)
 
     async def _made(self, name: QualifiedName, made: CollectionManifest) -> str:
         collections = self._collections
