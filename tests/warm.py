@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -120,16 +121,36 @@ def _orders() -> socket.socket:
 # There
 
 
-_PARTS = ("cli", "server.running", "inference.local_chat", "engines.bm25_first")
-_LAZY = ("anyio._backends._asyncio", "qdrant_edge", "safetensors.numpy", "Stemmer", "tokenizers", "uvloop")
+_PARTS = (
+    "cli",
+    "server.running",
+    "inference.local_chat",
+    "engines.bm25_first",
+    "analysis",
+    "analysis.workflow",
+)
+_LAZY = (
+    "anyio._backends._asyncio",
+    "llama_index.core.agent.workflow",
+    "onnxruntime",
+    "qdrant_edge",
+    "safetensors.numpy",
+    "Stemmer",
+    "tokenizers",
+    "uvicorn.lifespan.off",
+    "uvicorn.loops.uvloop",
+    "vaderSentiment.vaderSentiment",
+)
 """What those import once it is needed."""
 
 
 @cache
 def _import_all() -> None:
+    import_module("llmbackend.llamaindex_import").load()
     for name in (*(f"llmbackend.{part}" for part in _PARTS), *_LAZY):
         import_module(name)
-    import_module("llmbackend.llamaindex_import").load()
+    entry_points()  # remembers where packages lie
+    import_module("llmbackend.inference.static_vectors").wordllama().loaded()
     gc.collect()
     gc.freeze()  # else each process collects all of that at its end, a second's work, most of it copies of pages
 

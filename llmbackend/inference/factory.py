@@ -25,7 +25,7 @@ from .openai_embedder import OpenAICompatibleEmbedder
 from .remote_embedders import RemoteEmbedder
 from .replicas import Replicas
 from .rerank import JinaReranker, NoReranker, Reranker, TEIReranker
-from .static_vectors import WORDLLAMA, StaticEmbedder, static_model
+from .static_vectors import WORDLLAMA, StaticEmbedder, static_model, wordllama
 from .tei_embedder import TEIEmbedder
 from .upstream import Upstream
 
@@ -65,7 +65,7 @@ def sifter(embedder: CachedEmbedder) -> CachedEmbedder | None:
     if isinstance(embedder.model, StaticEmbedder | MiniLM):
         return embedder
     if all(map(find_spec, ("safetensors", "tokenizers"))):
-        return CachedEmbedder(StaticEmbedder(), None, counts=False)
+        return CachedEmbedder(wordllama(), None, counts=False)
     return None
 
 
@@ -89,7 +89,7 @@ def _embedded(model: str | None, folder: ModelsFolder, minilm: MiniLM) -> Embedd
     if name == MiniLM.name:
         return minilm
     if (local := folder.find(name, "embeddings")) is None:
-        return StaticEmbedder()
+        return wordllama()
     try:
         return StaticEmbedder(static_model(local.name, local.folder))
     except LookupError as error:

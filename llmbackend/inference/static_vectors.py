@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -125,8 +125,7 @@ class StaticEmbedder:
 
         from .embeddings import EmbeddingBatch, unit
 
-        with self._loading:
-            tokenizer, table = self._tokenizer, self._table
+        tokenizer, table = self.loaded()
         cut = [in_pieces(text) for text in texts]
         pieces = [piece for of_text in cut for piece in of_text]
         values = np.zeros((len(pieces), table.shape[1]), dtype=np.float32)
@@ -147,6 +146,13 @@ class StaticEmbedder:
     def _hashed(self) -> Fingerprint:
         with self._file("weights.safetensors").open("rb") as weights:
             return Fingerprint(self.name, hashlib.file_digest(weights, "sha256").hexdigest())
+
+    def loaded(self) -> tuple[Any, Any]:
+        """The tokenizer and the table, which are read once they are needed."""
+        if "_table" not in vars(self):  # else no lock: it might be held when the process is forked
+            with self._loading:
+                _ = self._tokenizer, self._table
+        return self._tokenizer, self._table
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -192,6 +198,12 @@ class StaticEmbedder:
 
     async def close(self) -> None:
         pass
+
+
+@cache
+def wordllama() -> StaticEmbedder:
+    """The default model, loaded once for all clients of a process: that takes longer than all else at their start."""
+    return StaticEmbedder()
 
 
 def _either(numbers: Sequence[int]) -> str:
