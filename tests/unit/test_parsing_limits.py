@@ -11,7 +11,7 @@ from functools import cache
 import openpyxl
 import pytest
 
-from llmbackend.files.formats.html import DEEPEST
+from llmbackend.files.formats import html
 from llmbackend.files.parsed import Unreadable
 from llmbackend.files.parsing import parse, parse_all
 from tests import files
@@ -147,12 +147,15 @@ def test_a_file_with_too_much_of_something_is_refused_with_the_limit(name: str) 
 
 
 @pytest.mark.parametrize("name", ["table", "header", "math", "div"])
-def test_elements_within_each_other_are_refused_with_the_limit(name: str) -> None:
+def test_elements_within_each_other_are_refused_with_the_limit(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html, "DEEPEST", 50)
     inside = {"table": "<tr><td>"}.get(name, "")
     deep = f"<{name}>{inside}a word"
-    parsed = parse("a.html", (deep * DEEPEST).encode())
+    parsed = parse("a.html", (deep * 50).encode())
     assert "a word" in parsed.text
-    with pytest.raises(Unreadable, match=f"257 <{name}> within each other, and the limit is 256"):
+    with pytest.raises(Unreadable, match=f"51 <{name}> within each other, and the limit is 50"):
         parse("a.html", (deep * 50_000).encode())
 
 

@@ -240,8 +240,8 @@ def without_images(text: str) -> str:
     return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
 
 
-DEEPEST = 256
-"""Most elements of a kind within each other: browsers keep 512 of all kinds."""
+DEEPEST = 1_000
+"""Most elements of a kind within each other, which pages have that do not close them: these take seconds."""
 
 # Each of these is looked at with all that is in it, which takes long if they are nested deeply.
 # fmt: off
