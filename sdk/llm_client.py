@@ -2740,7 +2740,7 @@ class LLMBackendClient:
         in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
         `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values. A metadata
         column is read as numbers if its first 1,000 rows have only plain numbers (42, -1.5; no leading zeros, no thousands
-        separators), and else as text. To choose types yourself, give a DataFrame:
+        separators; between semicolons also 1.234,56), and else as text. To choose types yourself, give a DataFrame:
         `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
@@ -4259,7 +4259,8 @@ class _Source:
         self._size = self._read = 0
         self._seen: set[str] = set()
         self._about: set[str] = set()  # columns of metadata so far
-        self._numbers: set[str] = set()  # columns whose cells are numbers written as text
+        # How the cells of columns are read that are numbers written as text
+        self._numbers: dict[str, Callable[[str], int | float | None]] = {}
         self._misfits: set[str] = set()  # those with a cell that is none
         self._state = Record()
         self._most = (EMBED_PAGE if texts else STREAM_OF, STREAM_BYTES)
@@ -4325,12 +4326,14 @@ class _Source:
                 return self._read_parquet(file)
             return (row for batch in file.iter_batches(1024) for row in batch.to_pylist())
         if _suffix(path) in (".csv", ".tsv"):
-            names, rows = _separated(self._operation, path, warn)
+            names, rows, separator = _separated(self._operation, path, warn)
             self.columns = _chosen(self._operation, names, *self._named)
-            return rows if self._texts else self._with_numbers(rows)
+            return rows if self._texts else self._with_numbers(rows, separator, warn)
         return _json_lines(self._operation, path)
 
-    def _with_numbers(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _with_numbers(
+        self, rows: Iterator[dict[str, Any]], separator: str, warn: _Warn
+    ) -> Iterator[dict[str, Any]]:
         """Yield the rows, once the first of them have shown which metadata columns are numbers."""
         assert self.columns is not None
         first: list[dict[str, Any]] = []
@@ -4345,8 +4348,12 @@ class _Source:
             wrong = error
         for name in self.columns["metadata"]:
             cells = [row[name] for row in first if row[name] is not None]
-            if cells and all(_number(cell) is not None for cell in cells):
-                self._numbers.add(name)
+            read = _numbers_of(cells, separator)
+            pointed = [cell.strip() for cell in cells if "." in cell]
+            if read is _number and separator == ";" and pointed and all(map(_GROUPED.fullmatch, pointed)):
+                warn(f"column {name!r} is kept as text: {pointed[0]} may be a thousand times as much")
+            elif read is not None:
+                self._numbers[name] = read
         yield from first
         if wrong is not None:
             raise wrong
@@ -4559,8 +4566,8 @@ class _Source:
     def _to_numbers(self, about: dict[str, Any]) -> list[str]:
         """Convert cells of number columns to numbers; return the columns in which this row has the first other cell."""
         odd = []
-        for name in self._numbers & about.keys():
-            if (value := _number(about[name])) is not None:
+        for name in self._numbers.keys() & about.keys():
+            if (value := self._numbers[name](about[name])) is not None:
                 about[name] = value
             elif name not in self._misfits:
                 self._misfits.add(name)
@@ -4688,8 +4695,10 @@ LARGEST_CELL = 16 * 2**20
 """Most characters of a cell; a longer one means that a quotation mark is never closed."""
 
 
-def _separated(operation: str, path: str, warn: _Warn) -> tuple[list[str], Iterator[dict[str, str | None]]]:
-    """The column names and rows of a file of separated values; an empty cell is None.
+def _separated(
+    operation: str, path: str, warn: _Warn
+) -> tuple[list[str], Iterator[dict[str, str | None]], str]:
+    """The column names, rows and separator of a file of separated values; an empty cell is None.
 
     Raises InvalidRequest, which names the row, for a row that the header does not explain.
     """
@@ -4753,7 +4762,7 @@ def _separated(operation: str, path: str, warn: _Warn) -> tuple[list[str], Itera
         except csv.Error as error:
             raise malformed(error, number) from error
 
-    return names, rows()
+    return names, rows(), separator
 
 
 NUMBERS_BY = 1_000
@@ -4770,6 +4779,28 @@ def _number(cell: str) -> int | float | None:
         return int(cell) if len(cell.strip()) <= 18 else None  # fits into 64 bits
     value = float(cell)
     return value if abs(value) != float("inf") else None
+
+
+_WITH_COMMA = re.compile(r"-?(?:0|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d*)(?:,\d+)?", re.ASCII)
+_GROUPED = re.compile(r"-?[1-9]\d{0,2}\.\d{3}", re.ASCII)
+
+
+def _number_with_comma(cell: str) -> int | float | None:
+    """The number that a cell is where the comma is the decimal sign and the point groups thousands: 1.234,56."""
+    if _WITH_COMMA.fullmatch(cell.strip()) is None:
+        return None
+    return _number(cell.replace(".", "").replace(",", "."))
+
+
+def _numbers_of(cells: Sequence[str], separator: str) -> Callable[[str], int | float | None] | None:
+    """How the cells of a column are read if all are numbers, else None.
+
+    Spreadsheets separate cells by semicolons where the comma is the decimal sign.
+    """
+    for read in (_number, _number_with_comma) if separator == ";" else (_number,):
+        if cells and all(read(cell) is not None for cell in cells):
+            return read
+    return None
 
 
 STREAM_OF, STREAM_BYTES = 2_000, 8 * 2**20

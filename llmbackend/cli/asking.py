@@ -55,6 +55,8 @@ def chat(
     """Ask the chat model; the reply appears as it is written."""
     if message == "-" or (message is None and not sys.stdin.isatty()):
         message = from_stdin()
+    if message is not None and not message.strip():
+        raise typer.BadParameter("the message is empty")
     with connected(url, key) as client:
         session = ChatSession(client, system=system, model=model, collection=collection)
         if message is None:

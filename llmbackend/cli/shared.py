@@ -152,6 +152,11 @@ def print_record(record: Mapping[str, Any]) -> None:
     for name, value in record.items():
         if isinstance(value, list):
             value = "\n".join(_lines(value)) or "none"
+        elif isinstance(value, Mapping):
+            told = {
+                key: ", ".join(map(str, one)) if isinstance(one, list) else one for key, one in value.items()
+            }
+            value = "\n".join(f"{key}: {one}" for key, one in told.items() if one not in (None, ""))
         table.add_row(name, visible(str(value)))
     out.print(table)
 

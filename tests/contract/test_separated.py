@@ -226,6 +226,30 @@ def test_a_cell_may_be_longer_than_python_s_own_limit(tmp_path: Path) -> None:
         csv.field_size_limit(before)
 
 
+def test_between_semicolons_a_comma_is_the_decimal_sign(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "umsatz.csv"
+    path.write_bytes(
+        "sep=;\r\nid;text;Umsatz;Bestand;Maß;Anteil;Nr\r\n"
+        "a;Köln;1.234,56;1.200;0.125;12,5 %;1,5\r\n"
+        "b;Görlitz;-12.500,10;85;1.250;5 %;2,50\r\n"
+        "c;Würzburg;987,00;;2;;01,5\r\n".encode("cp1252")
+    )
+    report = client.rag_ingest(path, collection)
+    assert [one.warning for one in report.warnings] == [
+        "it is not UTF-8, and was read as cp1252",
+        "column 'Bestand' is kept as text: 1.200 may be a thousand times as much",
+    ]
+    assert {one.id: one.metadata for one in client.list_documents(collection)} == {
+        "a": {"Umsatz": 1234.56, "Bestand": "1.200", "Maß": 0.125, "Anteil": "12,5 %", "Nr": "1,5"},
+        "b": {"Umsatz": -12500.1, "Bestand": "85", "Maß": 1.25, "Anteil": "5 %", "Nr": "2,50"},
+        "c": {"Umsatz": 987, "Maß": 2, "Nr": "01,5"},
+    }
+    found = client.rag_search("Umsatz", collection, filters={"Umsatz": {"gte": 1000}})
+    assert [hit.document_id for hit in found] == ["a"]
+
+
 def test_a_later_cell_that_is_no_number_stays_text_and_is_told(
     client: LLMBackendClient, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

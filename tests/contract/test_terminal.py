@@ -320,6 +320,8 @@ def test_what_is_not_there_is_told_in_words(run: Run, tmp_path: Path) -> None:
     for command in (("chat", "-"), ("query", "c", "-"), ("search", "c", "-"), ("analyze", "-")):
         code, said, errors = run(*command, stdin=" \n")
         assert (code, said, "stdin has no text" in errors) == (2, "", True)
+    code, said, errors = run("chat", " ")
+    assert (code, said, "the message is empty" in errors) == (2, "", True)
 
 
 def test_a_shell_completes_the_names_of_collections(
@@ -368,6 +370,17 @@ def test_what_is_told_of_many_documents_stands_there_once_in_a_terminal(
         print_record(report)
         assert written.getvalue().count("unsupported type .gz") == lines
         assert ("35 more" in written.getvalue()) is terminal
+
+
+def test_columns_are_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(shared, "out", Console(file=written, width=80))
+    print_record({"columns": {"id": None, "text": "Kunde", "metadata": ["Ort", "Umsatz"]}})
+    told = written.getvalue()
+    assert "text: Kunde" in told
+    assert "metadata: Ort, Umsatz" in told
+    assert "None" not in told
+    assert "{" not in told
 
 
 def test_passages_are_indented_on_every_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,8 +103,7 @@ def _wanted(asked: FieldCondition) -> set[str]:
     if asked.range is not None:
         return {"numbers"}
     values = asked.any_of if asked.any_of is not None else [asked.equals]
-    kinds = {_kind(value) for value in values if value is not None}
-    return kinds | {"texts", "times"} if kinds & {"texts", "times"} else kinds
+    return {_kind(value) for value in values if value is not None}
 
 
 def _instead(key: str, held: Held) -> str:
