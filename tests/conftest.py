@@ -41,7 +41,23 @@ sys.dont_write_bytecode = False
 sys.path.append(str(PLUGIN))
 
 MODELS = load().models_path.absolute()
-LONGEST = {"test_backup", "test_kill", "test_kill_reindex", "test_kill_writing", "test_shared_collections"}
+LONGEST = {
+    "test_agents",
+    "test_backup",
+    "test_chat",
+    "test_giving_up",
+    "test_import",
+    "test_kill",
+    "test_kill_reindex",
+    "test_kill_writing",
+    "test_rebuild",
+    "test_responses",
+    "test_shared_collections",
+    "test_terminal",
+    "test_transfer",
+    "test_usage",
+    "test_vectors",
+}
 """Files that take more than a minute."""
 
 

@@ -323,6 +323,8 @@ class LocalChat(ChatModel):
         parameters.cache_ram_mib = 0
         parameters.cache_idle_slots = False
         parameters.verbosity = 0
+        if self._name == SMOLLM2.model:  # which fits anywhere: it is read twice to find that out
+            parameters.fit_params = False
         # On a CPU, models that think before they answer would take minutes.
         parameters.default_template_kwargs = {"enable_thinking": "false"}
         # It also listens on a loopback port that nobody needs. A key that nobody knows closes it.

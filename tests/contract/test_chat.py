@@ -30,11 +30,11 @@ def test_nothing_gets_no_reply(client: LLMBackendClient, nothing: str) -> None:
 
 def test_the_first_example_is_right_each_time(client: LLMBackendClient) -> None:
     question = "What is the capital of France?"
-    replies = [client.chat(question) for _ in range(6)]
+    replies = [client.chat(question) for _ in range(2)]
     # What was said in between, or left early, changes nothing.
     client.chat("Was ist die Hauptstadt von Italien?", max_tokens=20)
-    client.chat("Tell me about " + "the sea and " * 300, max_tokens=4)
-    for count in range(4):
+    client.chat("Tell me about " + "the sea and " * 100, max_tokens=4)
+    for count in (0, 3):
         with contextlib.closing(client.chat(question, stream=True)) as stream:
             list(itertools.islice(stream, count))
         replies += ["".join(client.chat(question, stream=True))]

@@ -127,6 +127,7 @@ def test_what_another_process_writes_during_a_reindex_is_not_lost(two: Two, tmp_
         round_ = 0
         while not reindexing.done():
             if not steps:
+                time.sleep(0.01)
                 continue
             changed = [_document(number, 2 + round_) for number in (round_, 400 + round_)]
             _insistently(lambda some=changed: there.rag_ingest(some, "machines"))

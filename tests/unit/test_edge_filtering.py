@@ -193,20 +193,12 @@ def test_however_many_fit_the_best_of_them_are_found(
         assert len(before) == 5
 
 
-@pytest.mark.parametrize("looked_at", [10_000, 10], ids=["looked at", "near the top"])
-@pytest.mark.parametrize("share", [0.1, 0.3])
-@pytest.mark.parametrize("fields", ["a", "ab", "xy"])
-def test_with_a_graph_the_best_that_fit_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int, share: float, fields: str
-) -> None:
-    """Edge's own search of the graph by such a filter finds a third of them."""
-    monkeypatch.setattr(edge_filtering, "LOOKED_AT", looked_at)
-    monkeypatch.setattr(edge_filtering, "A_LOOK", 0 if looked_at == 10 else 10)
-    monkeypatch.setattr(edge_shard, "GRAPH_FROM", 10)
-    monkeypatch.setattr(edge_shard, "FULL_SCAN", 10)
+@pytest.fixture(scope="module")
+def with_graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    """A folder of points with a graph, which tests only read, their vectors and their values."""
     layout, rng = Layout(32, {"a": "float", "b": "float"}), np.random.default_rng(3)
-    folder, vectors = tmp_path / str(uuid.uuid4()), rng.standard_normal((2500, 32)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    folder, vectors = tmp_path_factory.mktemp("graph") / str(uuid.uuid4()), rng.standard_normal((2500, 32))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     values = rng.random((len(vectors), 2))
     EdgeIndex.create(folder, 32, layout.indexes)
     index = EdgeIndex(folder)
@@ -218,7 +210,29 @@ def test_with_a_graph_the_best_that_fit_are_found(
         vectors,
     )
     index.close()
-    _build(folder, layout, "graph")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(edge_shard, "GRAPH_FROM", 10)
+        patch.setattr(edge_shard, "FULL_SCAN", 10)
+        _build(folder, layout, "graph")
+    return folder, vectors, values
+
+
+@pytest.mark.parametrize("looked_at", [10_000, 10], ids=["looked at", "near the top"])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("fields", ["a", "ab", "xy"])
+def test_with_a_graph_the_best_that_fit_are_found(
+    with_graph: tuple[Path, Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at: int,
+    share: float,
+    fields: str,
+) -> None:
+    """Edge's own search of the graph by such a filter finds a third of them."""
+    monkeypatch.setattr(edge_filtering, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(edge_filtering, "A_LOOK", 0 if looked_at == 10 else 10)
+    monkeypatch.setattr(edge_shard, "GRAPH_FROM", 10)
+    monkeypatch.setattr(edge_shard, "FULL_SCAN", 10)
+    folder, vectors, values = with_graph
     index = EdgeIndex(folder)
     bound = share if len(fields) == 1 else share**0.5
     filters = {field: {"lt": bound} for field in fields}
@@ -226,7 +240,7 @@ def test_with_a_graph_the_best_that_fit_are_found(
     if fields == "xy":
         _read(index, filters)
     hits = 0
-    for query in rng.standard_normal((40, 32)).astype(np.float32):
+    for query in np.random.default_rng(4).standard_normal((40, 32)).astype(np.float32):
         asked = Search("", query, mode="dense", top_k=10, conditions=conditions(filters))
         best = fitting[np.argsort(-(vectors[fitting] @ query))[:10]]
         hits += len({hit.chunk.document_id for hit in index.search(asked)} & {f"d{n}" for n in best})
