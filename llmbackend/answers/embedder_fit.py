@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import threads
-from ..inference.embeddings import Embedder
+from ..inference.embeddings import Embedder, spelt
 from ..text.words import WRITTEN
 from .fitting import Quote, fitting
 from .layout import Laid
@@ -30,7 +30,7 @@ async def unjudged(embedder: Embedder, asked: Question, laid: list[Laid]) -> tup
     """Score without the judge; return the sentences, best first, and the fit of the best passage."""
     quotes = await fitting(embedder, asked.text, [one.text for one in laid]) if laid else []
     quotes = await threads.processor(_with_exact, asked, laid, quotes)
-    return quotes, await fit(embedder, asked.text, [one.in_context for one in laid])
+    return quotes, await fit(embedder, asked, [one.in_context for one in laid])
 
 
 def _with_exact(asked: Question, laid: list[Laid], quotes: list[Quote]) -> list[Quote]:
@@ -43,8 +43,11 @@ def _with_exact(asked: Question, laid: list[Laid], quotes: list[Quote]) -> list[
     return sorted(found, key=lambda quote: -quote.score)
 
 
-async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> float:
+async def fit(embedder: Embedder, asked: Question, passages: Sequence[str]) -> float:
     """Return the best fit (0 to 2) among the first PASSAGES passages; 0 if there are none.
+
+    It is 0, too, if the embedder only spells the question and no passage has a word of it: texts of the same letters are
+    all alike to such a model.
 
     A passage's fit is the cosine of the two texts, plus the mean, over the question's words, of the cosine with the
     nearest word in the passage, so that synonyms count too (greedy matching: Rus and Lintean, BEA 2012).
@@ -54,19 +57,27 @@ async def fit(embedder: Embedder, question: str, passages: Sequence[str]) -> flo
     passages = passages[:PASSAGES]
     if not passages:
         return 0.0
-    asked = [word for word in _words(question) if word not in COMMON] or _words(question) or [question]
+    question = asked.text
+    own = [word for word in _words(question) if word not in COMMON] or _words(question) or [question]
     told = [_words(passage) for passage in passages]
-    every = list(dict.fromkeys([*asked, *(word for words in told for word in words)]))
-    values = (await embedder.embed([question, *passages, *every])).values
+    every = list(dict.fromkeys([*own, *(word for words in told for word in words)]))
+    embedded = await embedder.embed([question, *passages, *every])
+    if spelt(question, embedded.tokens[0] or 0) and not await threads.processor(_has_a_word, asked, passages):
+        return 0.0
+    values = embedded.values
     topics = values[1 : 1 + len(passages)] @ values[0]
     words = values[1 + len(passages) :]
     place = {word: number for number, word in enumerate(every)}
-    likeness = words[: len(asked)] @ words.T
+    likeness = words[: len(own)] @ words.T
     best = 0.0
     for topic, its in zip(topics, told, strict=True):
         nearest = likeness[:, [place[word] for word in its]].max(axis=1, initial=0.0)
         best = max(best, float(np.mean(nearest)) + float(topic))
     return best
+
+
+def _has_a_word(asked: Question, passages: Sequence[str]) -> bool:
+    return not asked.stems or any(asked.overlap(passage) > 0 for passage in passages)
 
 
 def _words(text: str) -> list[str]:

@@ -441,3 +441,19 @@ def test_who_asks_with_a_full_name_hears_of_that_one_or_of_none(
     answer = client.rag_query("How many days of vacation does Ann Fox have?", collection)
     assert not answer.found
     assert answer.startswith("No passage has Ann Fox.")
+
+
+OTHER_SCRIPTS = [
+    ("年假为十五天。打印机在三楼会议室旁边。", "年假有多少天?", "年终奖是多少?"),
+    ("يحق لكل موظف ٢١ يوم إجازة سنوية مدفوعة الأجر.", "كم يوم إجازة سنوية؟", "ما هو راتب المدير؟"),
+    ("प्रत्येक कर्मचारी को वर्ष में 18 दिन की छुट्टी मिलती है।", "वर्ष में कितने दिन की छुट्टी मिलती है?", "कैंटीन कब खुलती है?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "answered", "other"), OTHER_SCRIPTS, ids=["Chinese", "Arabic", "Hindi"])
+def test_texts_of_the_same_script_alone_answer_nothing(
+    client: LLMBackendClient, collection: str, text: str, answered: str, other: str
+) -> None:
+    client.rag_ingest([text], collection)
+    assert client.rag_query(answered, collection).found
+    assert not client.rag_query(other, collection).found
