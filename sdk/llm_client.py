@@ -2159,7 +2159,9 @@ Document = Union[str, Mapping[str, Any]]
 Image = Union[str, "os.PathLike[str]", bytes]  # a URL or a path, a path, the file itself
 File = Union[str, "os.PathLike[str]", tuple[str, bytes]]  # a file, a folder or a pattern; a name and content
 
-FILE_TYPES = ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .tsv .json .jsonl .ipynb .eml"
+FILE_TYPES = (
+    ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .tsv .json .jsonl .ipynb .eml .mhtml .mht"
+)
 UPLOAD_BYTES = 16 * 2**20  # of files in one request, unless one of them alone has more
 
 EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's

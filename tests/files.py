@@ -152,6 +152,19 @@ def mail(subject: str, text: str, *, html: bool = False, attached: str | None = 
     return message.as_bytes()
 
 
+def saved_page(body: str) -> bytes:
+    """A page with a picture, as browsers save both in one file."""
+    message = EmailMessage()
+    message["From"] = "<Saved by Blink>"
+    message.set_content(
+        f"<!DOCTYPE html><html><body>{body}<img src=cid:a></body></html>",
+        subtype="html",
+        cte="quoted-printable",
+    )
+    message.add_related(b"\x89PNG" * 100, "image", "png", cid="<a>")
+    return message.as_bytes()
+
+
 def of_each_type() -> dict[str, bytes]:
     """A file of each type, by its name, that tells FACT."""
     page = f"<html><head><title>Aldersea</title></head><body><p>{FACT}</p></body></html>"
@@ -173,6 +186,8 @@ def of_each_type() -> dict[str, bytes]:
         "lines.jsonl": json.dumps({"year": 1931, "what": FACT}).encode(),
         "book.ipynb": notebook(("markdown", FACT), ("code", "1 + 1")),
         "letter.eml": mail("Aldersea", FACT),
+        "saved.mhtml": saved_page(f"<h1>Aldersea</h1><p>{FACT}</p>"),
+        "saved.mht": saved_page(f"<h1>Aldersea</h1><p>{FACT}</p>"),
     }
 
 

@@ -123,4 +123,6 @@ FORMATS: dict[str, Callable[[bytes, Warn], Parsed]] = {
     ".jsonl": text.jsonl,
     ".ipynb": text.notebook,
     ".eml": mail.mail,
+    ".mhtml": mail.web_page,
+    ".mht": mail.web_page,
 }

@@ -192,6 +192,7 @@ def test_ligatures_are_letters() -> None:
         ("a.jsonl", b'{"a": 1}\n{"b"\n{"c"', "broken: line 2 is not JSON"),
         ("a.ipynb", b"{}", "broken: a notebook has cells"),
         ("a.eml", b"no mail at all", "broken: a mail has a sender"),
+        ("a.mhtml", b"<p>no page that a browser saved</p>", "broken: there is no page in it"),
     ],
 )
 def test_a_file_that_cannot_be_read_tells_why(
@@ -200,3 +201,10 @@ def test_a_file_that_cannot_be_read_tells_why(
     with pytest.raises(Unreadable) as caught:
         parse(name, data() if callable(data) else data)
     assert str(caught.value).startswith(reason)
+
+
+def test_a_page_that_a_browser_saved_with_its_pictures_is_read_as_a_page() -> None:
+    assert (
+        _text("a.mhtml", files.saved_page("<h1>Preise</h1><p>Für Größe S: 5 €.</p>"))
+        == "# Preise\n\nFür Größe S: 5 €."
+    )

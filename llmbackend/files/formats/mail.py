@@ -26,17 +26,30 @@ _BEFORE = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*")
 
 
 def mail(data: bytes, warn: Warn) -> Parsed:
-    from email import message_from_bytes, policy
-
-    head = data.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
-    at_most(HEAD, len(head), "bytes of head")
-    at_most(PARTS, data.count(b"\n--"), "parts")
-    message: Any = message_from_bytes(_BEFORE.sub(b"", data), policy=policy.default)
+    message = _message(data)
     if not _fields(message, warn):
         raise Unreadable("broken: a mail has a sender and a subject, but this has none")
     attachments: list[Attachment] = []
     text = _told(message, attachments, warn)
     return Parsed(text, attachments=tuple(attachments))
+
+
+def web_page(data: bytes, warn: Warn) -> Parsed:
+    """Read a page that a browser has saved with its pictures in one file (MHTML): a mail whose text is the page."""
+    if (body := _message(data).get_body(("html",))) is None:
+        raise Unreadable("broken: there is no page in it")
+    return Parsed(
+        page(decoded(body.get_payload(decode=True), warn, body.get_content_charset()), warn), "markdown"
+    )
+
+
+def _message(data: bytes) -> Any:
+    from email import message_from_bytes, policy
+
+    head = data.replace(b"\r\n", b"\n").partition(b"\n\n")[0]
+    at_most(HEAD, len(head), "bytes of head")
+    at_most(PARTS, data.count(b"\n--"), "parts")
+    return message_from_bytes(_BEFORE.sub(b"", data), policy=policy.default)
 
 
 def _told(message: Any, attachments: list[Attachment], warn: Warn, depth: int = 0) -> str:
