@@ -42,6 +42,21 @@ def exported(client: LLMBackendClient, collection: str, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture(scope="module")
+def _exports() -> dict[int, str]:
+    """What was exported, by the client that did so."""
+    return {}
+
+
+@pytest.fixture
+def lines(client: LLMBackendClient, request: pytest.FixtureRequest, _exports: dict[int, str]) -> list[str]:
+    """Those of an export, which is made once for all tests that change nothing else."""
+    if id(client) not in _exports:
+        file: Path = request.getfixturevalue("exported")
+        _exports[id(client)] = file.read_text(encoding="utf-8")
+    return _exports[id(client)].splitlines()
+
+
 def _without(info: Any, *names: str) -> dict[str, Any]:
     return {name: value for name, value in info.items() if name not in names}
 
@@ -137,12 +152,12 @@ DAMAGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=list(DAMAGE))
 def test_what_is_no_whole_export_leaves_nothing(
-    client: LLMBackendClient, other: str, exported: Path, damage: Any
+    client: LLMBackendClient, other: str, lines: list[str], tmp_path: Path, damage: Any
 ) -> None:
-    lines = exported.read_text(encoding="utf-8").splitlines()
-    exported.write_text("\n".join(damage(lines)), encoding="utf-8")
+    file = tmp_path / "damaged.jsonl"
+    file.write_text("\n".join(damage(lines)), encoding="utf-8")
     with pytest.raises(InvalidRequest):
-        client.import_collection(exported, collection=other)
+        client.import_collection(file, collection=other)
     with pytest.raises(NotFound):
         client.get_collection(other)
     client.create_collection(other)  # the name is free

@@ -95,28 +95,20 @@ def test_a_program_that_forgets_to_close_ends_and_gives_its_data_back(tmp_path: 
     assert not (tmp_path / "holder.json").exists()
 
 
-def test_a_client_imports_nothing_heavy_behind_its_callers_back(tmp_path: Path) -> None:
-    """What two threads import of LlamaIndex at the same time fails in both; Alembic is for older databases."""
-    program = """
-        import sys
-        from llmbackend import LLMBackendClient
-        with LLMBackendClient() as client:
-            for _ in range(20):
-                client.create_collection(f"c{len(client.list_collections())}")
-            assert not {"llama_index", "alembic"} & set(sys.modules)
-            from llama_index.core.ingestion import IngestionPipeline
-    """
-    assert _run(program, LLMBACKEND_DATA_DIR=str(tmp_path)) == ""
-
-
 def test_a_short_document_is_ingested_and_found_without_llamaindex(tmp_path: Path, models_dir: Path) -> None:
-    """Nor what comes along with it, such as nltk, SciPy and pandas: that would be most of a first command's time."""
+    """Nor what comes along with it, such as nltk, SciPy and pandas: that would be most of a first command's time.
+
+    What two threads import of LlamaIndex at the same time fails in both; Alembic is for older databases.
+    """
     program = """
         import os, sys
         from llmbackend import LLMBackendClient
         before = dict(os.environ)
         said = "# Router\\n\\nIt is reset by its button.\\n\\n# Printer\\n\\n日本語 <|endoftext|> ..."
         with LLMBackendClient() as client:
+            for _ in range(20):
+                client.create_collection(f"c{len(client.list_collections())}")
+            assert not {"llama_index", "alembic"} & set(sys.modules)
             report = client.rag_ingest([{"id": "a.md", "text": said}], "c")
             assert client.rag_search("How is the router reset?", "c")
         assert not {"aiohttp", "llama_index.core", "nltk", "scipy", "pandas", "sklearn"} & set(sys.modules)

@@ -16,7 +16,7 @@ from llmbackend.schemas import Document
 from tests.upstream.fake import KEY, Upstream
 
 WORK = 0.2
-"""Seconds that each request for embeddings takes: some 320 of them, in four batches of which two are embedded at once."""
+"""Seconds that each request for embeddings takes: some hundred of them, in four batches of which two are embedded at once."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def documents(client: LLMBackendClient, collection: str, upstream: Upstream) -> 
     client.create_collection(collection, chunk_size=32, chunk_overlap=0)
     upstream.work = WORK
     return [
-        {"id": f"report-{number}", "text": f"A sentence of report {number} is here. " * (1 + number % 20)}
+        {"id": f"report-{number}", "text": f"A sentence of report {number} is here. " * (1 + number % 5)}
         for number in range(2000)
     ]
 
