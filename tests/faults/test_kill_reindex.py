@@ -159,7 +159,7 @@ def _everything(client: LLMBackendClient, file: Path) -> Counter[tuple[str, str]
     return Counter((line["document_id"], line["text"]) for line in lines if "document_id" in line)
 
 
-SHORT = 3000
+SHORT = 2000
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from llmbackend import LLMBackendClient
-from tests.server import serving
+from tests.server import python, serving
 
 SESSION = """
 import sys
@@ -36,25 +33,18 @@ def test_a_connection_beyond_this_machine_is_refused_in_tests() -> None:
 def test_a_whole_session_connects_to_nobody_though_an_openai_key_is_set(
     tmp_path: Path, models_dir: Path
 ) -> None:
-    environment = {
-        **os.environ,
+    variables = {
         "OPENAI_API_KEY": "sk-somebody",
         "HOME": str(
             tmp_path
-        ),  # where the user's data folder is; tests.conftest takes LLMBACKEND_DATA_DIR away
+        ),  # where the user's data folder is: tests.conftest takes LLMBACKEND_DATA_DIR away
         "XDG_DATA_HOME": str(tmp_path / "data"),
         "LLMBACKEND_MODELS_DIR": str(models_dir),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", SESSION],
-        env=environment,
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    process = python(["-c", SESSION], cwd=tmp_path, **variables)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, "")
     assert list(tmp_path.rglob("state.db")), "it kept its data here"
 
 
