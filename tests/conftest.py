@@ -7,7 +7,7 @@ import ipaddress
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,6 @@ sys.addaudithook(_only_loopback)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    gc.disable()  # while tests are collected, where nearly all that is made stays
     if config.option.markexpr != "benchmark":  # which is of disks, too
         in_memory.use()
     if sys.platform == "linux" and getattr(config.option, "numprocesses", None):
@@ -96,9 +95,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     )
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    gc.disable()  # nearly all that is made stays
+    result = yield
     gc.enable()
     gc.freeze()  # of all that was imported, nothing needs to be looked at again
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
