@@ -38,9 +38,8 @@ def test_the_import_that_waits_longest_gives_way(
         return str(client._call("import_collection", collection=name, manifest=manifest)["token"])
 
     tokens = [begin(f"left{number}") for number in range(AT_ONCE)]
-    with pytest.raises(Overloaded, match="no page for 60 s gives way") as caught:
+    with pytest.raises(Overloaded, match="no page for 60 s gives way"):
         begin("another")
-    assert 50 < caught.value.details["retry_after"] <= 60
     time.sleep(LEFT)
     monkeypatch.setattr(transfer, "REPLACED_AFTER", LEFT)
     client._call("import_collection", collection="left0", token=tokens[0])  # a page: its client is there

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import math
 import time
 import uuid
 from collections import Counter
@@ -168,11 +167,11 @@ class Imports:
             if running.manifest.qualified.project == project and not running.at_work.locked()
         ]
         last_used, token = min(waiting, default=(time.monotonic(), ""))
-        if (left := REPLACED_AFTER - (time.monotonic() - last_used)) > 0:
+        if time.monotonic() - last_used < REPLACED_AFTER:
             raise Overloaded(
                 f"{AT_ONCE} imports of this project are under way: send their last pages, or abort them; one that gets no "
                 f"page for {REPLACED_AFTER:.0f} s gives way",
-                details={"limit": AT_ONCE, "retry_after": math.ceil(left)},
+                details={"limit": AT_ONCE, "retry_after": 5},
             )
         await self._drop(token)
 
