@@ -158,7 +158,10 @@ class CachedEmbedder:
                 self._note()
                 self.hits += 1
                 return _vectors([entry])
-            if new := self.model.at_once(texts[0], dimensions):
+            with tracing.current().waiting():
+                new = self.model.at_once(texts[0], dimensions)
+            if new:
+                self.misses += 1
                 cache.remember(dict(zip([key], _entries(new), strict=True)))
                 return self._noted(new)
         if await self._are_new(cache, key_of, texts):
