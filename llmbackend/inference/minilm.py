@@ -116,11 +116,13 @@ class MiniLM:
             words, pieces = await self._threads(self._words, question)
             ids = [[token for word in pieces for token in word], *await self._threads(self._tokenized, texts)]
             parts = [tuple(part) for [part] in _parts([question, *texts], ids, "truncate")[0]]
-            found = self._states.get(parts)
+            # Each project has its own, or timing would tell who else has a text.
+            project = tracing.current().caller.project
+            found = self._states.get(project, parts)
             missing = [part for part in dict.fromkeys(parts) if part not in found]
             for group in of_similar_length(missing, TOKENS_A_RUN):
                 found |= await self._threads(self._run_states, [missing[index] for index in group])
-            self._states.keep(found)
+            self._states.keep(project, found)
         asked, *told = (found[part] for part in parts)
         near = np.zeros((len(texts), len(asked)), np.float32)
         for row, tokens in enumerate(told):
@@ -195,22 +197,23 @@ class MiniLM:
 
 
 class _RecentStates:
-    """The most recently used parts' vectors of tokens. For one thread."""
+    """The most recently used parts' vectors of tokens, by project. For one thread."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[_Part, NDArray[np.float32]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, _Part], NDArray[np.float32]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, parts: Sequence[_Part]) -> dict[_Part, NDArray[np.float32]]:
+    def get(self, project: str, parts: Sequence[_Part]) -> dict[_Part, NDArray[np.float32]]:
         """Those of these parts that are kept."""
-        return {part: self._kept[part] for part in parts if part in self._kept}
+        return {part: self._kept[project, part] for part in parts if (project, part) in self._kept}
 
-    def keep(self, found: dict[_Part, NDArray[np.float32]]) -> None:
+    def keep(self, project: str, found: dict[_Part, NDArray[np.float32]]) -> None:
         for part, values in found.items():
-            if part not in self._kept:
+            key = project, part
+            if key not in self._kept:
                 self._bytes += values.nbytes
-            self._kept[part] = values
-            self._kept.move_to_end(part)
+            self._kept[key] = values
+            self._kept.move_to_end(key)
         while self._bytes > STATES_KEPT:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 

@@ -28,9 +28,10 @@ def test_nothing_gets_no_reply(client: LLMBackendClient, nothing: str) -> None:
             client.chat(nothing, **options)
 
 
-def test_the_first_example_is_right_each_time(client: LLMBackendClient) -> None:
+@pytest.mark.parametrize("times", [2, pytest.param(40, marks=pytest.mark.long)])
+def test_the_first_example_is_right_each_time(client: LLMBackendClient, times: int) -> None:
     question = "What is the capital of France?"
-    replies = [client.chat(question) for _ in range(2)]
+    replies = [client.chat(question) for _ in range(times)]
     # What was said in between, or left early, changes nothing.
     client.chat("Was ist die Hauptstadt von Italien?", max_tokens=20)
     client.chat("Tell me about " + "the sea and " * 100, max_tokens=4)

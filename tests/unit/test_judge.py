@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from llmbackend import BackendError, InvalidRequest, LLMBackendClient
+from llmbackend.access.caller import of_project
 from llmbackend.answers.choosing import JUDGED, PASSAGES, WHOLLY, WORDS_READ
 from llmbackend.answers.reading import DENSE_WEIGHT
 from llmbackend.inference import factory, minilm
@@ -20,6 +21,7 @@ from llmbackend.inference.judge import Judge
 from llmbackend.inference.minilm import MiniLM
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
+from llmbackend.tracing import Trace, tracing
 
 TEXTS = [
     "Reset the router by holding its red button for ten seconds.",
@@ -111,18 +113,21 @@ def test_what_was_read_word_by_word_lately_is_not_read_again(
         MiniLM, "_run_states", lambda self, parts: read.append(len(parts)) or run(self, parts)
     )
 
-    def near(*texts: str) -> NDArray[np.float32]:
-        return asyncio.run(model.words("How do I reset the router?", texts))[1]
+    def near(*texts: str, project: str = "a") -> NDArray[np.float32]:
+        with tracing(Trace("rag_query", caller=of_project(project))):
+            return asyncio.run(model.words("How do I reset the router?", texts))[1]
 
     first = near(*TEXTS, TEXTS[0])
     assert sum(read) == 1 + len(TEXTS)
     assert (near(*TEXTS, TEXTS[0]) == first).all()
     assert near("Press the button.", *TEXTS)[1:] == pytest.approx(first[:-1], abs=1e-4)
     assert sum(read) == 2 + len(TEXTS)
+    near(*TEXTS, project="b")  # or timing would tell it what others have
+    assert sum(read) == 3 + 2 * len(TEXTS)
     monkeypatch.setattr(minilm, "STATES_KEPT", first.shape[1] * minilm.DIMENSION * 4 * 2)
     near("A new one pushes others out.")
     assert near(*TEXTS) == pytest.approx(first[:-1], abs=1e-4)
-    assert sum(read) > 2 * len(TEXTS) + 2
+    assert sum(read) > 4 + 2 * len(TEXTS)
     assert model._states._bytes == sum(values.nbytes for values in model._states._kept.values())
 
 
