@@ -36,7 +36,10 @@ log = logging.getLogger(__name__)
 
 HELD = 0.01  # seconds that a part may hold the interpreter's lock, about
 LEAST_BATCH, READ_BATCH = 32, 256
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000  # a lookup checks one condition in one chunk
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 16, 128, 20_000
+"""A lookup checks one condition in one chunk, which may have a thousand values there."""
+WALKED_AT_ONCE = 1_000
+"""Points whose ids are read at a time, without payloads."""
 MOST_PARTS = 8
 """Most parts that the chunks are divided into: for each part, Edge looks at all ids."""
 DEEPEST = 4_000
@@ -89,7 +92,8 @@ class Filtering:
         self._index = index
         self._syntax = index.syntax
         self._lookups = LOOKUPS
-        """Lookups in one part, adapted to the time that they take: chunks may be short or long."""
+        """Lookups in one part, adapted to the time that they take in the fields of the last filter."""
+        self._looked_in: frozenset[str] = frozenset()
         self._columns: Columns | None = None
         self._reading: Columns | None = None
         """Columns that are being filled. Chunks that are written meanwhile are added, too."""
@@ -110,7 +114,7 @@ class Filtering:
         chunks = self._index.about()
         if chunks >= COLUMNS_FROM and (columns := self._covering(conditions)) is not None:
             return self._by_columns(queries, limit, columns, conditions)
-        terms, _ = terms_of(conditions)
+        terms = self._terms(conditions)
         if chunks * terms <= self._lookups:
             with self._part(chunks * terms):
                 return self._index.query(queries, limit, where, exact=True)
@@ -141,7 +145,7 @@ class Filtering:
         depth = _depth(limit, chunks, fitting) if fitting > LOOKED_AT else 0
         slow = not depth and self._checked(conditions, chunks) > max(LOOKED_AT, CHECKED * fitting)
         columns = self._covering(conditions) if slow else None
-        terms, _ = terms_of(conditions)
+        terms = self._terms(conditions)
         for number, query in enumerate(queries):
             if not in_graph[number]:
                 continue
@@ -167,6 +171,21 @@ class Filtering:
             elif one.of == "any":
                 counts.append(sum(self._checked([each], chunks) for each in one.conditions))
         return min(counts)
+
+    def fitting(self, ids: list[uuid.UUID], conditions: Sequence[Condition]) -> list[uuid.UUID]:
+        """Return which of these points fit the conditions."""
+        chunks = self._index.about()
+        if chunks >= COLUMNS_FROM and (columns := self._covering(conditions)) is not None:
+            fits = columns.which(ids, self._resolve(columns, conditions).mask)
+            return [point for point, its in zip(ids, fits, strict=True) if its]
+        return self._fitting(ids, self._index.where(conditions), self._terms(conditions))
+
+    def _terms(self, conditions: Sequence[Condition]) -> int:
+        """Return how many conditions on fields there are. In other fields than the last, looking may take longer."""
+        if (fields := frozenset(_fields(conditions))) != self._looked_in:
+            self._looked_in, self._lookups = fields, min(self._lookups, LOOKUPS)
+        terms, _ = terms_of(conditions)
+        return terms
 
     @contextmanager
     def adding(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> Iterator[None]:
@@ -365,6 +384,11 @@ class Filtering:
 
     def _anywhere(self, where: Any, terms: int, chunks: int) -> list[uuid.UUID]:
         """Check a filter in all chunks, part by part; return the points that fit."""
+        if chunks * terms > MOST_PARTS * self._lookups:
+            pages = self._index.pages(False, WALKED_AT_ONCE)
+            return [
+                one for page in pages for one in self._fitting([point.id for point in page], where, terms)
+            ]
         fitting: list[uuid.UUID] = []
         waiting = [(1, 0)]
         while waiting:

@@ -288,15 +288,14 @@ class QdrantIndex(ABC):
         chunks: list[Chunk] = []
         following: str | None = None
         if not late:
-            chunks, _, following = self._read(self._all_current([self._head()]), limit, start)
+            chunks, _, following = self._read([self._head()], limit, start)
             start = None
         if following is None and self._may_be_changed_since(since):
             late = True
             if len(chunks) == limit:
                 return Page(_of_one_version(chunks), f"{since}+")
             written = self._syntax.range("written", {"gte": since})
-            where = self._all_current([self._head(), written])
-            new, _, following = self._read(where, limit - len(chunks), start)
+            new, _, following = self._read([self._head(), written], limit - len(chunks), start)
             again = {chunk.document_id for chunk in new}
             chunks = [chunk for chunk in chunks if chunk.document_id not in again] + new
         return Page(_of_one_version(chunks), following and f"{since}{'+' if late else '-'}{following}")
@@ -311,21 +310,32 @@ class QdrantIndex(ABC):
         document_ids: Sequence[str] | None = None,
         conditions: Sequence[Condition] = (),
     ) -> Page:
-        where = [self._condition(one) for one in conditions]
-        if document_ids is not None:
-            where.append(self._of(document_ids))
-        chunks, _, following = self._read(self._all_current(where), limit, cursor)
+        must = [] if document_ids is None else [self._of(document_ids)]
+        chunks, _, following = self._read(must, limit, cursor, conditions)
         return Page(_of_one_version(chunks), following)
 
     def read(self, limit: int, cursor: str | None, document_ids: Sequence[str] | None = None) -> Stored:
         import numpy as np
 
-        where = self._all_current([] if document_ids is None else [self._of(document_ids)])
-        chunks, rows, following = self._read(where, limit, cursor, vectors=True)
+        must = [] if document_ids is None else [self._of(document_ids)]
+        chunks, rows, following = self._read(must, limit, cursor, vectors=True)
         return Stored(chunks, np.asarray(rows, dtype=np.float32), following)
 
+    def _look(
+        self, must: Sequence[Any], conditions: Sequence[Condition], limit: int, offset: Any, payload: Any
+    ) -> tuple[Sequence[Any], Any]:
+        """Return as `_scroll` does the current points that fit the engine's filters `must`, and conditions."""
+        where = self._all_current([*must, *(self._condition(one) for one in conditions)])
+        return self._scroll(where, limit, offset, payload)
+
     def _read(
-        self, where: Any, limit: int, cursor: str | None, *, vectors: bool = False
+        self,
+        must: Sequence[Any],
+        limit: int,
+        cursor: str | None,
+        conditions: Sequence[Condition] = (),
+        *,
+        vectors: bool = False,
     ) -> tuple[list[Chunk], list[NDArray[np.float32]], str | None]:
         """Return a page's chunks, their vectors (empty without `vectors`), and the next page's cursor."""
         import numpy as np
@@ -334,9 +344,11 @@ class QdrantIndex(ABC):
         rows: list[NDArray[np.float32]] = []
         size, offset = 0, _offset(cursor)
         while True:
-            records, offset = self._scroll(
-                where, min(READ_AT_ONCE, limit - len(chunks)), offset, True, vectors=vectors
-            )
+            most = min(READ_AT_ONCE, limit - len(chunks))
+            if vectors:
+                records, offset = self._scroll(self._all_current(must), most, offset, True, vectors=True)
+            else:
+                records, offset = self._look(must, conditions, most, offset, True)
             for record in records:
                 payload = record.payload
                 size += len(payload["text"]) + len(repr(payload.get("metadata")))
@@ -352,8 +364,7 @@ class QdrantIndex(ABC):
                 return chunks, rows, str(offset) if offset else None
 
     def ids(self, limit: int, cursor: str | None, conditions: Sequence[Condition] = ()) -> Ids:
-        where = self._all_current([self._condition(one) for one in conditions])
-        records, following = self._scroll(where, limit, _offset(cursor), ["document_id"])
+        records, following = self._look([], conditions, limit, _offset(cursor), ["document_id"])
         documents = {uuid.UUID(str(record.id)): record.payload["document_id"] for record in records}
         return Ids(documents, str(following) if following else None)
 

@@ -23,7 +23,7 @@ from .. import slices, threads
 from ..disk import DELETING, Disk
 from .bm25 import NAME as BM25
 from .bm25 import Sparse
-from .edge_filtering import LEAST_BATCH, READ_BATCH, Filtering, next_size
+from .edge_filtering import HELD, LEAST_BATCH, READ_BATCH, WALKED_AT_ONCE, Filtering, next_size
 from .edge_refusals import translated
 from .edge_shard import OWN_FIELDS, WRITTEN, config, kind_of, make_indexes
 from .edge_syntax import EdgeSyntax
@@ -32,6 +32,7 @@ from .indexes import NO_INDEXES, FieldType, Indexes, in_points, parts
 from .interface import Found, Layout, Physical, Scored, Search, VectorIndex, one_version
 from .qdrant import (
     DENSE,
+    NAMED_AT_ONCE,
     SPARSE,
     Dense,
     Point,
@@ -149,6 +150,8 @@ class EdgeIndex(QdrantIndex):
         self._disk = disk or Disk(folder, 0)
         self._flushing = threading.Lock()
         self._unflushed = True
+        self._written_at_once, self._deleted_at_once = 1, 16
+        """Points of one update, adapted to the time that they take: metadata may be long, and indexed."""
         self._changed = 0
         """The time of the last change, in nanoseconds; no other process changes the folder."""
         physical = physical or Physical(folder.name, uuid.UUID(folder.name), BM25)
@@ -188,10 +191,12 @@ class EdgeIndex(QdrantIndex):
 
     def _write(self, points: Sequence[Point]) -> None:
         edge = self._edge
+        start = 0
         with translated(self.folder):
-            for start in range(0, len(points), WRITE_BATCH):
+            while start < len(points):
                 slices.give_way()
-                batch = points[start : start + WRITE_BATCH]
+                batch = points[start : start + self._written_at_once]
+                start += len(batch)
                 records = []
                 for point in batch:
                     slices.give_way()
@@ -199,14 +204,19 @@ class EdgeIndex(QdrantIndex):
                     records.append(edge.Point(id=point.id, vector=vector, payload=point.payload))
                 new = [(point.id, point.payload) for point in batch]
                 with self._disk.writing(_size(batch) + UPDATE), self._filtering.adding(new):
-                    self._update(edge.UpdateOperation.upsert_points(records))
+                    took = self._update(edge.UpdateOperation.upsert_points(records))
+                if took > HELD or len(batch) == self._written_at_once:
+                    self._written_at_once = next_size(len(batch), took, 1, WRITE_BATCH)
 
-    def _update(self, operation: Any) -> None:
+    def _update(self, operation: Any) -> float:
+        """Update the shard; return the seconds that this took."""
+        began = time.perf_counter()
         try:
             self._shard.update(operation)
         finally:
             self._unflushed = True
             self._changed = time.time_ns()
+        return time.perf_counter() - began
 
     def _may_be_changed_since(self, moment: int) -> bool:
         return self._changed >= moment
@@ -239,6 +249,38 @@ class EdgeIndex(QdrantIndex):
             size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
             slices.give_way()
 
+    def _look(
+        self, must: Sequence[Any], conditions: Sequence[Condition], limit: int, offset: Any, payload: Any
+    ) -> tuple[Sequence[Any], Any]:
+        if not conditions or are_indexed(self._indexed, conditions):
+            return super()._look(must, conditions, limit, offset, payload)
+        fitting: list[uuid.UUID] = []
+        where = self._syntax.group(must=must) if must else None
+        while len(fitting) <= limit:
+            page, offset = self._scroll(where, WALKED_AT_ONCE, offset, False)
+            fitting += self._filtering.fitting([record.id for record in page], conditions)
+            if offset is None:
+                break
+        if len(fitting) > limit:
+            offset = fitting[limit]
+        return self._records(fitting[:limit], payload), offset
+
+    def _records(self, ids: list[uuid.UUID], payload: Any) -> list[Any]:
+        """Return these points in order, with these fields of their payloads, or all."""
+        found: dict[uuid.UUID, Any] = {}
+        start, size = 0, LEAST_BATCH
+        while start < len(ids):
+            began = time.perf_counter()
+            with translated(self.folder):
+                some = self._shard.retrieve(
+                    ids[start : start + size], with_payload=payload, with_vector=False
+                )
+            found |= {record.id: record for record in some}
+            start += size
+            size = next_size(size, time.perf_counter() - began, 1, READ_BATCH)
+            slices.give_way()
+        return [found[point] for point in ids if point in found]
+
     def _count(self, where: Any = None) -> int:
         with translated(self.folder):
             return int(self._shard.count(self._edge.CountRequest(filter=where, exact=True)))
@@ -247,8 +289,18 @@ class EdgeIndex(QdrantIndex):
         return self._count(self._all_current([self._head()])), self.about()
 
     def _delete(self, where: Any) -> None:
-        with translated(self.folder), self._disk.writing(UPDATE, DELETING):
-            self._update(self._edge.UpdateOperation.delete_points_by_filter(where))
+        """Delete in parts: heads first, so that a version of which a kill leaves some is removed when this is opened."""
+        for some in (self._syntax.group(must=[self._head(), where]), where):
+            while ids := self.ids_of(some, self._deleted_at_once):
+                slices.give_way()
+                named = self.syntax.group(must=[self.syntax.among(set(ids))])
+                with translated(self.folder), self._disk.writing(UPDATE, DELETING):
+                    took = self._update(self._edge.UpdateOperation.delete_points_by_filter(named))
+                last = len(ids) < self._deleted_at_once
+                if took > HELD or not last:
+                    self._deleted_at_once = next_size(len(ids), took, 1, NAMED_AT_ONCE)
+                if last:
+                    break
 
     def _nearest(
         self, vectors: Sequence[Dense | Sparse], limit: int, where: Any, conditions: Sequence[Condition]
@@ -279,9 +331,9 @@ class EdgeIndex(QdrantIndex):
 
     def estimated(self, conditions: Sequence[Condition]) -> int:
         """Return about how many points fit a filter on indexed fields, without looking at them."""
-        where = self._where(conditions, current=False)
         with translated(self.folder):
-            return int(self._shard.count(self._edge.CountRequest(filter=where, exact=False)))
+            asked = self._edge.CountRequest(filter=self.where(conditions), exact=False)
+            return int(self._shard.count(asked))
 
     def query(
         self, queries: list[Any], limit: int, where: Any = None, *, exact: bool = False
@@ -313,11 +365,18 @@ class EdgeIndex(QdrantIndex):
         records, _ = self._scroll(where, limit, None, False)
         return [record.id for record in records]
 
-    def pages(self, payload: list[str], size: int) -> Iterator[Sequence[Any]]:
-        """Yield all records in pages, with these fields of their payloads."""
+    def where(self, conditions: Sequence[Condition]) -> Any:
+        """Return conditions as Edge's filter."""
+        return self._where(conditions, current=False)
+
+    def pages(self, payload: Literal[False] | list[str], size: int) -> Iterator[Sequence[Any]]:
+        """Yield all records in pages of at most `size`, with these fields of their payloads."""
         offset: Any = None
+        some = size if payload is False else LEAST_BATCH
         while True:
-            page, offset = self._scroll(None, size, offset, payload)
+            began = time.perf_counter()
+            page, offset = self._scroll(None, some, offset, payload)
+            some = next_size(some, time.perf_counter() - began, 1, size)
             yield page
             if offset is None:
                 return
@@ -349,19 +408,7 @@ class EdgeIndex(QdrantIndex):
             self._filtering.take_over(other._filtering)
 
     def _payloads(self, ids: list[uuid.UUID]) -> list[tuple[uuid.UUID, dict[str, Any]]]:
-        found: list[tuple[uuid.UUID, dict[str, Any]]] = []
-        start, size = 0, LEAST_BATCH
-        while True:
-            part = ids[start : start + size]
-            start += size
-            began = time.perf_counter()
-            with translated(self.folder):
-                records = self._shard.retrieve(part, with_payload=True, with_vector=False)
-            found += [(record.id, record.payload) for record in records]
-            if start >= len(ids):
-                return found
-            size = next_size(size, time.perf_counter() - began, LEAST_BATCH, READ_BATCH)
-            slices.give_way()
+        return [(record.id, record.payload) for record in self._records(ids, True)]
 
     def flush(self) -> None:
         """Flush, unless nothing was written: a flush takes tens of milliseconds in any case."""
