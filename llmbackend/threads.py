@@ -373,6 +373,9 @@ plugins = OwnThreads("calls of a project's own parts", 64)
 agents = OwnThreads("agents of projects", 256)
 """A project's own agents. Each has a loop in its thread, because it may block or hang for as long as its run may take."""
 
+jobs = OwnThreads("jobs of projects' own types", 256)
+"""A project's own job types that are plain functions, for as long as their jobs run."""
+
 orchestration = OwnLoop("llmbackend orchestration")
 """LlamaIndex's part in the built-in agents: a step takes milliseconds of processor time, and dozens may run at once."""
 

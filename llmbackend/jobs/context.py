@@ -167,8 +167,9 @@ class Context:
         return {"row_count": self.results.count, "row_bytes": self.results.size}
 
     @property
-    def last_progress(self) -> dict[str, Any]:
-        return self._state
+    def whole_progress(self) -> dict[str, Any]:
+        """The last progress, as of a job that has completed: everything is done."""
+        return {**self._state, "done": self._state["total"]} if self._state else {}
 
     async def settle(self) -> None:
         """Wait for a write of progress in flight, and drop a scheduled one: the caller writes the final state next.
@@ -181,3 +182,50 @@ class Context:
             self._forget_to_write()
         if writing is not None and not writing.cancelled():
             writing.exception()
+
+
+class BlockingContext:
+    """What a plain function (`def`) of a running job is given: a Context whose methods wait instead of being awaited.
+
+    Cancelling the job ends the function at its next call of one of these. Models and collections (`services`) need an
+    `async def`.
+    """
+
+    def __init__(self, context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self.job_id, self.owner, self.attempt = context.job_id, context.owner, context.attempt
+        self.resume = context.resume
+        self.results = context.results
+        self.collection = context.collection
+        self._context = context
+        self._loop = loop
+        self._ended = False
+
+    def close(self) -> None:
+        """End the function at its next call, if it still runs: its attempt has ended."""
+        self._ended = True
+
+    def progress(self, done: int, total: int, stage: str = "") -> None:
+        """Report progress, as `Context.progress` does."""
+        self._go_on()
+        self._loop.call_soon_threadsafe(self._context.progress, done, total, stage)
+
+    def checkpoint(self, state: Any) -> None:
+        """Store the rows appended so far, and `state`, as `Context.checkpoint` does."""
+        self._done(self._context.checkpoint(state))
+
+    def saved_rows(self) -> list[Any]:
+        """The result's rows stored so far by earlier attempts."""
+        rows: list[Any] = self._done(self._context.saved_rows())
+        return rows
+
+    def _done(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            self._go_on()
+        except BaseException:
+            work.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _go_on(self) -> None:
+        if self._ended:
+            raise asyncio.CancelledError  # no Exception, so that `except Exception` does not hold it up

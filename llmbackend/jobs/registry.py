@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from .. import json_reading
+from .. import json_reading, threads
 from ..access.caller import Right
 from ..access.decision import AccessNeeded, Asks, collections_in
 from ..alike import alike, did_you_mean
 from ..errors import InvalidRequest, invalid
-from ..plugins import Registry
+from ..plugins import Registry, target
 from ..schemas import Request
-from .context import Context, JobServices
+from .context import BlockingContext, Context, JobServices
 
 Where = Literal["anywhere", "collections", "here"]
 """Where a job may run: in any process, in one with the collections (any, if on a Qdrant server), or only here."""
 
-Run = Callable[[Context, Any], Awaitable[dict[str, Any] | None]]
+Result = dict[str, Any] | None
+Run = Callable[[Context, Any], Awaitable[Result]] | Callable[[BlockingContext, Any], Result]
 Unfinished = Callable[[Sequence[str]], Awaitable[set[str]]]
 """Returns those of the given job ids whose jobs are queued or running."""
 Tidy = Callable[[JobServices, Unfinished], Awaitable[None]]
@@ -46,6 +49,22 @@ class JobType:
     tidy: Tidy | None = None
     """Called after each attempt, and from time to time, to remove leftovers of jobs that will not continue."""
 
+    @property
+    def by(self) -> str | None:
+        """Where a project's own function is defined; None if it is one of ours."""
+        return None if self.run.__module__.startswith("llmbackend.") else target(self.run)
+
+    async def work(self, context: Context, params: Any) -> Any:
+        """Return what the function returns. One that is not `async` runs in a thread, where it may block."""
+        run: Any = self.run
+        if inspect.iscoroutinefunction(run):
+            return await run(context, params)
+        blocking = BlockingContext(context, asyncio.get_running_loop())
+        try:
+            return await threads.jobs(run, blocking, params)
+        finally:
+            blocking.close()
+
 
 TYPES: Registry[JobType] = Registry("job type")
 
@@ -62,7 +81,10 @@ def job_type(
     access_needed: Callable[[Mapping[str, Any]], AccessNeeded] | None = None,
     tidy: Tidy | None = None,
 ) -> Callable[[_Run], _Run]:
-    """Register an `async def run(context, params)` as a job type; the dict that it returns is the job's result.
+    """Register a function of a context and params as a job type; the dict that it returns is the job's result.
+
+    An `async def` runs on the event loop of the server, and must not block it. A plain `def` runs in a thread: write it
+    for work that blocks. Its context is a BlockingContext, whose methods wait.
 
     It may run more than once, because its process may be killed: `context.resume` is then what `context.checkpoint`
     saved. See Context for progress, checkpoints and results of any size. If its params have a `collection`, the key

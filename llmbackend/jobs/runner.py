@@ -17,7 +17,7 @@ from ..access.limits import Limiter
 from ..access.register import Register
 from ..access.room import Rooms
 from ..disk import Disk
-from ..errors import InsufficientStorage, LLMBackendError
+from ..errors import BackendError, InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
 from ..storage.database import Database
 from ..tracing import Trace, tracing
@@ -91,11 +91,11 @@ class Runner:
                 # Its requests to models count for its owner, and yield to interactive ones.
                 trace = await self._permitted(attempt, kind, given)
                 with self._counted(trace), tracing(trace), in_bulk():
-                    result = json.dumps(await kind.run(context, given) or {})
+                    result = await _result(kind, context, given)
                 await context.settle()
                 chunks = rows.take()
                 await self._require_room(attempt, chunks, result)
-                end = results.complete, job, result, {**context.last_progress, **context.counts()}, chunks
+                end = results.complete, job, result, {**context.whole_progress, **context.counts()}, chunks
         except Exception as error:
             if isinstance(error, Waits):
                 await context.settle()
@@ -177,6 +177,23 @@ class Runner:
                 await kind.tidy(self._services, partial(self._database.read, reading.unfinished))
             except Exception:
                 log.exception("what %s jobs left could not be removed", kind.name)
+
+
+async def _result(kind: JobType, context: Context, params: BaseModel) -> str:
+    """What the job's function returns, as JSON. Raises BackendError for an exception in a project's own one."""
+    try:
+        result = await kind.work(context, params)
+        if kind.by is not None and not isinstance(result, dict | None):
+            raise TypeError(f"it returned {type(result).__name__}, where a dict is wanted")
+        return json.dumps(result or {})
+    except Exception as error:
+        if kind.by is None or isinstance(error, Waits) or _only(error) is not None:
+            raise
+        log.warning("the job type %r (%s) failed", kind.name, kind.by, exc_info=error)
+        raise BackendError(
+            f"the job type {kind.name!r} ({kind.by}) failed: {type(error).__name__}: {error}",
+            details={"backend": "plugin", "job_type": kind.name},
+        ) from error
 
 
 def _only(error: Exception) -> LLMBackendError | None:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from llmbackend import InvalidRequest
-from llmbackend.jobs import Context, job_type
+from llmbackend.jobs import BlockingContext, Context, job_type
 
 
 class CountWords(BaseModel):
@@ -114,3 +114,45 @@ class Panic(BaseModel):
 @job_type("panic", Panic)
 async def panics(context: Context, params: Panic) -> None:
     panic()
+
+
+class Work(BaseModel):
+    texts: list[str] = []
+    seconds: float = 0
+    """For which it blocks, before each batch."""
+    fails_at: int | None = None
+
+
+@job_type("shout", Work, rows="shouted")
+async def shout(context: Context, params: Work) -> dict[str, Any]:
+    """As docs/jobs.md has it."""
+    while (done := context.results.count) < len(params.texts):
+        context.progress(done, len(params.texts), "shout")
+        if done == params.fails_at:
+            raise ValueError(f"{params.texts[done]!r} cannot be shouted")
+        context.results.append([text.upper() for text in params.texts[done : done + 100]])
+        await context.checkpoint(done)
+    return {"loud": True}
+
+
+@job_type("shout_blocking", Work, rows="shouted")
+def shout_blocking(context: BlockingContext, params: Work) -> dict[str, Any]:
+    """The same as a plain function, which blocks."""
+    while (done := context.results.count) < len(params.texts):
+        context.progress(done, len(params.texts), "shout")
+        time.sleep(params.seconds)
+        if done == params.fails_at and context.resume is None:
+            raise ValueError(f"{params.texts[done]!r} cannot be shouted")
+        context.results.append([text.upper() for text in params.texts[done : done + 100]])
+        context.checkpoint(done)
+    return {"loud": True, "resumed_from": context.resume, "earlier": len(context.saved_rows())}
+
+
+@job_type("a_list", Work)
+def a_list(context: BlockingContext, params: Work) -> Any:
+    return ["no dict"]
+
+
+@job_type("no_json", Work)
+async def no_json(context: Context, params: Work) -> dict[str, Any]:
+    return {"seen": {"a", "set"}}
