@@ -7,7 +7,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import health, json_writing, llamaindex_import, progress, schemas, sse, threads, tracing
+from . import health, json_writing, progress, schemas, sse, tracing
 from .compose import Components
 from .inference import packing
 from .inference.rerank import reranked
@@ -314,8 +314,7 @@ class Backend:
 
         Refused: a text that the model's server does not take.
         """
-        await threads.files(llamaindex_import.load)
-        from .analysis.workflow import analyze
+        from .analysis.document import analyze
 
         judge, links = self.parts.judge, self.settings.answer_links
         return await analyze(self._chat, self._embedder, judge, request.text, links)

@@ -127,6 +127,7 @@ _PARTS = (
     "inference.local_chat",
     "engines.bm25_first",
     "analysis",
+    "analysis.document",
     "analysis.workflow",
 )
 _LAZY = (

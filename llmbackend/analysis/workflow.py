@@ -1,54 +1,31 @@
-"""Analyzes a document: by a LlamaIndex workflow that reads it part by part, or in the document's own sentences."""
+"""Analyzes a document by a LlamaIndex workflow, in which the chat model reads it part by part."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Literal, TypeVar
 
-from anyio import CancelScope
 from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel, Field
 
-from .. import slices, threads, tracing
-from ..answers.links import Links, inert
+from .. import threads
 from ..chunks.sentence_splitter import splitter
-from ..errors import InvalidRequest
 from ..inference import structured
 from ..inference.chat import ChatModel
-from ..inference.embeddings import Embedder
-from ..inference.judge import Judge
 from ..prompts import prompt
 from ..schemas import Analysis, ContractFacts, Coverage, Sentiment, Span
 from ..text.delimiters import as_data
 from . import contracts, extract
 from .check import Checked
-from .extract import Sentence
-from .sentiment import NOT_ENGLISH, Feeling, feeling, is_english
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from .sentiment import is_english
 
 PART_TOKENS = 900
 """Tokens of a part that the model reads at once."""
-
-PART_WORDS = 600
-"""Words of a part if no model reads it; parts are only counted then."""
 
 MAX_KEY_POINTS = extract.KEY_POINTS
 
 MOST_POINTS = 16
 """Most key points, of all parts, from which the model concludes: so many fit into a context of 2,048 tokens."""
-
-FEW_SENTENCES = 200
-"""In a text of at most so many sentences, all of them count for the sentiment, however short; else those worth reading."""
-
-MOST_JUDGED = 5000
-"""Most sentences that the judge reads, some 100,000 words in 25 seconds; of a text with more, the embedder reads all."""
-
-OWN_WORDS = "summary and key_points are the text's own sentences; a larger chat model would phrase them"
 
 _Shape = TypeVar("_Shape", bound=BaseModel)
 
@@ -106,107 +83,6 @@ class PartEvent(Event):
 class NotesEvent(Event):
     number: int
     key_points: list[str]
-
-
-async def analyze(
-    chat: ChatModel, embedder: Embedder, judge: Judge, text: str, links: Links = "host"
-) -> Analysis:
-    """Return the sentiment, key points and a summary of a text, which is read to the end.
-
-    If the chat model is too small to write them in its own words, they are made of the text's own sentences. Raises
-    InvalidRequest for a blank text, BackendError if the model's replies do not fit the schema, and what the models raise.
-    """
-    if not text.strip():
-        raise InvalidRequest("text: a blank text has nothing to analyze")
-    own = partial(extracted, embedder, judge, text, links, chat.name or "")
-    if not chat.abstracts:
-        return await own()
-    running = AnalysisWorkflow(chat, own).run(text=text)
-    result: asyncio.Future[Analysis] = asyncio.ensure_future(running)
-    try:
-        # Awaiting the workflow itself would cancel it directly, and it would leave steps running.
-        await asyncio.wait([result])
-    except asyncio.CancelledError:
-        with CancelScope(shield=True):
-            await running.cancel_run()
-            await asyncio.gather(result, return_exceptions=True)
-        raise
-    analysis = result.result()
-    analysis.prompts = list(tracing.current().prompts_used)
-    analysis.summary = inert(analysis.summary, links)
-    points = [inert(point, links) for point in analysis.key_points]
-    kept = [number for number, point in enumerate(points) if point.strip()]
-    analysis.key_points = [points[number] for number in kept]
-    analysis.positions = [analysis.positions[number] for number in kept]
-    return analysis
-
-
-async def extracted(embedder: Embedder, judge: Judge, text: str, links: Links, model: str) -> Analysis:
-    """Return an analysis made of the text's own sentences."""
-    found = await threads.splitting(extract.split, text)
-    worth = await threads.processor(_worth_reading, found, text, links)
-    notes = [OWN_WORDS]
-    if not worth:
-        worth = await threads.processor(_first_lines, found)
-        notes.append("summary and key_points: no sentence stands out, so they are the text's first lines")
-    felt = found if len(found) <= FEW_SENTENCES else worth
-    english = is_english(text)
-    judges = english and judge.here and max(len(felt), len(worth)) <= MOST_JUDGED
-    if english and judge.here and not judges:
-        notes.append(f"sentiment: by words alone, because the text has more than {MOST_JUDGED:,} sentences")
-    vectors = await _vectors(embedder, judge, judges, [sentence.text for sentence in worth])
-    picked = await threads.processor(extract.pick, worth, vectors, len(text))
-    if english:
-        said = [sentence.text for sentence in felt]
-        opinion = await feeling(said, await judge.embed(said) if judges else None)
-    else:
-        opinion = Feeling("neutral", 0.0)
-        notes.append(NOT_ENGLISH)
-    words = await threads.by_length(len(text), extract.word_count, text)
-    parts = max(1, -(-words // PART_WORDS))
-    return Analysis(
-        sentiment=opinion.sentiment,
-        sentiment_score=opinion.score,
-        key_points=[inert(sentence.text, links) for sentence in picked.key_points],
-        positions=[Span(start=sentence.start, end=sentence.end) for sentence in picked.key_points],
-        summary=inert(" ".join(sentence.text for sentence in picked.summary), links),
-        coverage=Coverage(parts=parts, read=parts, words=words),
-        facts=await threads.processor(contracts.facts, text, worth) if english else None,
-        notes=notes,
-        model=model,
-    )
-
-
-def _worth_reading(found: Sequence[Sentence], text: str, links: Links) -> list[Sentence]:
-    worth = []
-    for sentence in extract.worth_reading(found, text):
-        slices.give_way()
-        if (
-            inert(sentence.text, links) == sentence.text
-        ):  # else it would have to be changed, and so not be quoted
-            worth.append(sentence)
-    return worth
-
-
-def _first_lines(found: Sequence[Sentence]) -> list[Sentence]:
-    lines = (s for s in found if len(s.text) <= extract.SENTENCE_LENGTH and any(map(str.isalpha, s.text)))
-    return list(islice(lines, MAX_KEY_POINTS))
-
-
-def _facts(text: str) -> ContractFacts | None:
-    if not is_english(text):
-        return None
-    return contracts.facts(text, extract.worth_reading(extract.split(text), text))
-
-
-async def _vectors(embedder: Embedder, judge: Judge, judges: bool, texts: list[str]) -> NDArray[Any]:
-    if judges:
-        return await judge.embed(texts)
-    if not texts:  # a text whose only sentence is very long has none worth reading
-        import numpy as np
-
-        return np.empty((0, 0), np.float32)
-    return (await embedder.embed(texts, too_long="truncate")).values
 
 
 class AnalysisWorkflow(Workflow):
@@ -284,6 +160,12 @@ class AnalysisWorkflow(Workflow):
         completion = await structured.complete(self._chat, request, shape.model_json_schema())
         self._model = completion.get("model") or ""
         return shape.model_validate_json(completion["choices"][0]["message"]["content"])
+
+
+def _facts(text: str) -> ContractFacts | None:
+    if not is_english(text):
+        return None
+    return contracts.facts(text, extract.worth_reading(extract.split(text), text))
 
 
 class _Claims:

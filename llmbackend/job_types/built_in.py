@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from .. import llamaindex_import, threads
 from ..errors import LLMBackendError
 from ..inference.embeddings import EmbeddingBatch, added, require
 from ..jobs.context import Context
@@ -147,8 +146,7 @@ class AnalyzeDocumentsParams(Request):
 @job_type("analyze_documents", AnalyzeDocumentsParams, rows="analyses", rights=("chat",), asks="chat")
 async def analyze_documents(context: Context, params: AnalyzeDocumentsParams) -> dict[str, Any]:
     """`{failed: [{id, error}], analyses: [{id, sentiment, …}]}`; a bare text's id is its place in the list."""
-    await threads.files(llamaindex_import.load)
-    from ..analysis.workflow import analyze
+    from ..analysis.document import analyze
 
     services = context.services
     state: dict[str, Any] = context.resume or {"done": 0, "failed": []}
