@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from .. import slices, threads, tracing
 from ..errors import LLMBackendError
 from .edge_shard import WRITTEN
-from .filters import Combination, Condition, terms_of
-from .indexes import places, selector
+from .filters import Combination, Condition
+from .indexes import places, selector, steps
 from .interface import Scored
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 
 HELD = 0.01  # seconds that a part may hold the interpreter's lock, about
 LEAST_BATCH, READ_BATCH = 32, 256
-LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 16, 128, 20_000
-"""A lookup checks one condition in one chunk, which may have a thousand values there."""
+LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000
+"""A lookup checks one condition in one chunk, or in some of the values that it has there."""
+VALUES = 16
+"""Values of a list that are looked at in the time of a lookup."""
 WALKED_AT_ONCE = 1_000
 """Points whose ids are read at a time, without payloads."""
 MOST_PARTS = 8
@@ -55,6 +57,8 @@ COLUMNS_FROM = 1_000
 CHECKED = 3
 """Points that are checked in the time in which one is named. Edge gets all points that fit one of several conditions by
 its index, and checks the others in each: if these are far more than fit, columns are read for indexed fields, too."""
+FEW = 3
+"""Lookups of a chunk that takes an index no time."""
 MOST_COLUMNS = 64
 """Most columns of an index; the least recently used are dropped. A column takes 16 bytes for each chunk that has the
 field; all together take another 36 bytes a chunk. As many fields that no chunk has are remembered; these take nothing."""
@@ -92,8 +96,9 @@ class Filtering:
         self._index = index
         self._syntax = index.syntax
         self._lookups = LOOKUPS
-        """Lookups in one part, adapted to the time that they take in the fields of the last filter."""
-        self._looked_in: frozenset[str] = frozenset()
+        """Lookups in one part, adapted to the time that they take: chunks may be short or long."""
+        self._lengths: dict[str, tuple[int, float]] = {}
+        """How many values some chunks have in a field, on average, and how many chunks there were then."""
         self._columns: Columns | None = None
         self._reading: Columns | None = None
         """Columns that are being filled. Chunks that are written meanwhile are added, too."""
@@ -143,9 +148,11 @@ class Filtering:
         found: list[list[Scored] | None] = [None] * len(queries)
         chunks, fitting = self._index.about(), self._index.estimated(conditions)
         depth = _depth(limit, chunks, fitting) if fitting > LOOKED_AT else 0
-        slow = not depth and self._checked(conditions, chunks) > max(LOOKED_AT, CHECKED * fitting)
+        checked, terms = self._checked(conditions, chunks), self._terms(conditions)
+        if not depth and terms > FEW and checked * terms > MOST_LOOKUPS:
+            return self.nearest(queries, limit, where, conditions)
+        slow = not depth and checked > max(LOOKED_AT, CHECKED * fitting)
         columns = self._covering(conditions) if slow else None
-        terms = self._terms(conditions)
         for number, query in enumerate(queries):
             if not in_graph[number]:
                 continue
@@ -180,12 +187,29 @@ class Filtering:
             return [point for point, its in zip(ids, fits, strict=True) if its]
         return self._fitting(ids, self._index.where(conditions), self._terms(conditions))
 
+    def quick(self, conditions: Sequence[Condition]) -> bool:
+        """Return whether Edge's indexes find the points that fit fast, where all conditions have one."""
+        return self._checked(conditions, self._index.about()) * self._terms(conditions) <= MOST_LOOKUPS
+
     def _terms(self, conditions: Sequence[Condition]) -> int:
-        """Return how many conditions on fields there are. In other fields than the last, looking may take longer."""
-        if (fields := frozenset(_fields(conditions))) != self._looked_in:
-            self._looked_in, self._lookups = fields, min(self._lookups, LOOKUPS)
-        terms, _ = terms_of(conditions)
-        return terms
+        """Return how many lookups a chunk takes."""
+        return sum(1 + int(self._length(field) / VALUES) for field in _fields(conditions))
+
+    def _length(self, field: str) -> float:
+        from .columns import at
+
+        chunks = self._index.about()
+        known, length = self._lengths.get(field, (0, 0.0))
+        if not known or not known / 2 <= chunks <= 2 * known:
+            page = next(self._index.pages([selector(path) for path in places(field)], LEAST_BATCH))
+            paths = [steps(path) for path in places(field)]
+            found = [one for record in page for path in paths for one in at(record.payload or {}, path)]
+            values = sum(len(one) if isinstance(one, list) else 1 for one in found)
+            length = values / max(1, len(page))
+            if len(self._lengths) >= 2 * MOST_COLUMNS:
+                self._lengths.clear()
+            self._lengths[field] = chunks, length
+        return length
 
     @contextmanager
     def adding(self, points: Sequence[tuple[uuid.UUID, dict[str, Any]]]) -> Iterator[None]:

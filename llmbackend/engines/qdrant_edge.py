@@ -252,7 +252,8 @@ class EdgeIndex(QdrantIndex):
     def _look(
         self, must: Sequence[Any], conditions: Sequence[Condition], limit: int, offset: Any, payload: Any
     ) -> tuple[Sequence[Any], Any]:
-        if not conditions or are_indexed(self._indexed, conditions):
+        quick = are_indexed(self._indexed, conditions) and self._filtering.quick(conditions)
+        if not conditions or quick:
             return super()._look(must, conditions, limit, offset, payload)
         fitting: list[uuid.UUID] = []
         where = self._syntax.group(must=must) if must else None

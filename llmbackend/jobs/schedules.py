@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -67,6 +68,9 @@ _WITHOUT_PARAMS = [column for column in table.c if column.name != "params"]
 
 LARGE = 4 * 2**20
 """Characters of an owner's params after which others' writes have their turn."""
+
+AT_ONCE, SECONDS = 256, 0.05
+"""The most schedules that a transaction submits, and about how long it takes: all other writes wait for it."""
 
 
 def next_after(cron: str, timezone: str, moment: float) -> float:
@@ -157,6 +161,9 @@ def remove_if_there(connection: Connection, owner: str, name: str) -> bool:
 _DUE = (table.c.next_at <= ledger.MOMENT) | (
     func.coalesce(table.c.reckoned_at, 0.0) > ledger.MOMENT + CLOCK_SECONDS
 )
+# Owners take turns, and of an owner's, the longest due comes first, or those left over might never have their turn.
+_TURN = func.row_number().over(partition_by=table.c.owner, order_by=table.c.next_at)
+_IN_TURN = select(*_WITHOUT_PARAMS).where(_DUE).order_by(_TURN, table.c.next_at).limit(AT_ONCE)
 _ANY_DUE = select(literal(1)).where(_DUE).limit(1)
 
 
@@ -168,17 +175,19 @@ Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
 """Returns the limits on jobs and storage of an owner and a key."""
 
 
-def submit_due(connection: Connection, limits: Limits) -> None:
+def submit_due(connection: Connection, limits: Limits) -> bool:
     """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
-    If a schedule cannot be submitted, its error is stored for `listed`, and the others go on. Once an owner's params are
-    LARGE, its other schedules stay due for the next transaction, so that others' writes do not wait for all of them.
+    If a schedule cannot be submitted, its error is stored for `listed`, and the others go on. So that others' writes do
+    not wait for all of them, many schedules, or those of an owner whose params are LARGE, are left for the next
+    transaction. Returns whether there may be such.
     """
-    moment = now()
-    # Longest due first, or those left over might never have their turn.
-    due = select(*_WITHOUT_PARAMS).where(_DUE).order_by(table.c.next_at)
+    moment, began = now(), time.monotonic()
     submitted: Counter[str] = Counter()
-    for row in connection.execute(due, {"moment": moment}).all():
+    rows = connection.execute(_IN_TURN, {"moment": moment}).all()
+    for number, row in enumerate(rows):
+        if number and time.monotonic() - began > SECONDS:
+            return True
         if submitted[row.owner] > LARGE:
             continue
         try:
@@ -190,6 +199,7 @@ def submit_due(connection: Connection, limits: Limits) -> None:
             if ours != row.error:
                 log.warning("schedule %r of %s could not be submitted: %r", row.name, row.owner, error)
             _put_off(connection, row, moment, ours)
+    return len(rows) == AT_ONCE
 
 
 def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits) -> int:

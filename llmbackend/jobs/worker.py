@@ -287,7 +287,9 @@ class Worker:
                 await write(leases.reap)
         if sight.scheduled:
             with step("schedules"):
-                await write(schedules.submit_due, self._limits)
+                ends = time.monotonic() + TICK
+                while await write(schedules.submit_due, self._limits) and time.monotonic() < ends:
+                    pass
         if sight.deliverable and (self._delivering is None or self._delivering.done()):
             self._delivering = asyncio.create_task(self._deliver())
         if time.monotonic() - self._expired >= EXPIRE_SECONDS:

@@ -61,10 +61,8 @@ def index(engine: QdrantEdge, physical: Physical) -> Iterator[Any]:
     index.close()
 
 
-def _unindexed(index: Any) -> _Counted:
+def _unindexed(index: Any) -> None:
     index._indexed = {path: kind for path, kind in index._indexed.items() if path[-1] != "tags"}
-    counted = index._shard = _Counted(index._shard)
-    return counted
 
 
 @pytest.mark.usefixtures("slow")
@@ -100,10 +98,13 @@ def test_a_document_that_a_kill_leaves_half_deleted_is_gone_when_it_is_opened(
 
 
 @pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("indexed", [False, True], ids=["not indexed", "indexed"])
 @pytest.mark.parametrize("call", ["search", "passages", "ids"])
-def test_a_filter_on_long_lists_is_checked_in_parts(index: Any, call: str) -> None:
-    counted = _unindexed(index)
-    where = conditions(NOTHING)
+def test_a_filter_on_long_lists_is_checked_in_parts(index: Any, call: str, indexed: bool) -> None:
+    if not indexed:
+        _unindexed(index)
+    counted = index._shard = _Counted(index._shard)
+    where = conditions({"not": {"not": NOTHING}})
     if call == "search":
         assert not index.search(Search("text", np.ones(2, np.float32), "dense", 10, where))
     elif call == "passages":

@@ -38,7 +38,10 @@ def _submit(engine: Engine) -> Counter[str]:
         return Counter(connection.execute(select(jobs.c.owner)).scalars())
 
 
-def test_an_owners_large_ones_are_submitted_one_transaction_after_another(engine: Engine) -> None:
+def test_an_owners_large_ones_are_submitted_one_transaction_after_another(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "SECONDS", 60)
     for name in ("a", "b", "c"):
         _due(engine, "large", name, "x" * LONG)
     _due(engine, "small", "d", "{}")
@@ -47,6 +50,31 @@ def test_an_owners_large_ones_are_submitted_one_transaction_after_another(engine
     assert _submit(engine) == {"large": 2, "small": 2}
     assert _submit(engine) == {"large": 3, "small": 2}
     assert _submit(engine) == {"large": 3, "small": 2}
+
+
+def test_many_are_submitted_one_transaction_after_another_and_owners_take_turns(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "AT_ONCE", 2)
+    monkeypatch.setattr(schedules, "_IN_TURN", schedules._IN_TURN.limit(2))
+    for number in range(4):
+        _due(engine, "many", f"s{number}", "{}")
+    _due(engine, "few", "s", "{}")
+    with transaction(engine) as connection:
+        connection.execute(
+            update(schedules.table).where(schedules.table.c.owner == "few").values(next_at=2.0)
+        )
+    assert _submit(engine) == {"many": 1, "few": 1}
+    assert _submit(engine) == {"many": 3, "few": 1}
+    assert _submit(engine) == {"many": 4, "few": 1}
+
+
+def test_a_transaction_of_schedules_ends_in_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedules, "SECONDS", 0)
+    for number in range(2):
+        _due(engine, "many", f"s{number}", "{}")
+    assert _submit(engine) == {"many": 1}
+    assert _submit(engine) == {"many": 2}
 
 
 def test_params_are_read_for_one_schedule_at_a_time(engine: Engine) -> None:
