@@ -38,6 +38,8 @@ HELD = 0.01  # seconds that a part may hold the interpreter's lock, about
 LEAST_BATCH, READ_BATCH = 32, 256
 LEAST_LOOKUPS, LOOKUPS, MOST_LOOKUPS = 128, 500, 20_000
 """A lookup checks one condition in one chunk, or in some of the values that it has there."""
+LONGEST = 32
+"""Most values that chunks have in a field, on average, for it to be read into a column."""
 VALUES = 16
 """Values of a list that are looked at in the time of a lookup."""
 WALKED_AT_ONCE = 1_000
@@ -60,8 +62,9 @@ its index, and checks the others in each: if these are far more than fit, column
 FEW = 3
 """Lookups of a chunk that takes an index no time."""
 MOST_COLUMNS = 64
-"""Most columns of an index; the least recently used are dropped. A column takes 16 bytes for each chunk that has the
-field; all together take another 36 bytes a chunk. As many fields that no chunk has are remembered; these take nothing."""
+"""Most columns of an index, and most values that a chunk has in all, on average; the least recently used are dropped. A
+column takes 16 bytes for each value; all together take another 36 bytes a chunk. As many fields that no chunk has are
+remembered; these take nothing."""
 REST = 9
 """After a reading that found no new field, nothing is read for so many times its duration, so that made-up field names
 cost a tenth of the time at most."""
@@ -102,8 +105,8 @@ class Filtering:
         self._columns: Columns | None = None
         self._reading: Columns | None = None
         """Columns that are being filled. Chunks that are written meanwhile are added, too."""
-        self._asked: OrderedDict[str, None] = OrderedDict()
-        """Paths that filters used, the most recent last."""
+        self._asked: OrderedDict[str, float] = OrderedDict()
+        """Paths that filters used, the most recent last, and how many values chunks have there."""
         self._most_rows = 0
         self._not_before = 0.0
         self._thread: threading.Thread | None = None
@@ -240,11 +243,13 @@ class Filtering:
 
     def _covering(self, conditions: Sequence[Condition]) -> Columns | None:
         """Return the columns if they have all fields of the conditions; else None, and start reading the missing ones."""
-        paths = {path: None for field in _fields(conditions) for path in places(field)}
+        paths = {path: self._length(field) for field in _fields(conditions) for path in places(field)}
+        if max(paths.values(), default=0) > LONGEST:
+            return None
         with self._lock:
             columns = self._columns
-            for path in paths:
-                self._asked[path] = None
+            for path, length in paths.items():
+                self._asked[path] = length
                 self._asked.move_to_end(path)
         if columns is not None and paths.keys() <= columns.paths:
             return columns
@@ -365,9 +370,11 @@ class Filtering:
         """Drop the least recently used paths. Fields that exist and fields that no chunk has are counted separately."""
         known = there.paths - there.empty if there is not None else frozenset()
         for some in (known, self._asked.keys() - known):
-            inside = [path for path in self._asked if path in some]
-            for path in inside[:-MOST_COLUMNS]:
-                del self._asked[path]
+            left: float = MOST_COLUMNS
+            for path in [path for path in reversed(self._asked) if path in some]:
+                left -= max(1, self._asked[path])
+                if left < 0:
+                    del self._asked[path]
 
     def _fill(self, paths: list[str]) -> bool:
         """Read these paths of all chunks into new columns. Returns False if the index was closed meanwhile."""

@@ -300,6 +300,14 @@ def test_what_fits_a_filter_is_found_out_once_until_something_is_written(
     assert len(asked) == 2
 
 
+def test_long_lists_are_looked_at_but_not_kept_in_memory(made: Callable[..., Any]) -> None:
+    index = made({f"d{n}": {"tags": [f"{n} {value}" for value in range(200)], "n": n} for n in range(3)})
+    assert _found(index, {"tags": "1 199"}) == {"d1"}
+    assert _found(index, {"tags": ["0 0", "2 7"], "n": {"gte": 1}}) == {"d2"}
+    assert index._filtering._covering(conditions({"tags": "1 199"})) is None
+    assert not index._filtering._asked
+
+
 def test_of_many_fields_the_last_asked_for_stay(
     made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
