@@ -1370,8 +1370,12 @@ class AsyncLLMBackendClient:
                     with contextlib.suppress(LLMBackendError):
                         await self._call("import_collection", abort=True, **given)
                     raise
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             raise InvalidRequest(f"import_collection: {source} cannot be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(
+                f"import_collection: {source} cannot be read: it is no text, so no exported collection"
+            ) from error
         return Record(collection=given["collection"], documents=done["documents"], chunks=done["chunks"])
 
     async def list_documents(self, collection: str, *, limit: int | None = None) -> Records[DocumentInfo]:
@@ -1717,9 +1721,13 @@ class AsyncLLMBackendClient:
             if job["status"] in ENDED:
                 return job
             if deadline is not None and time.monotonic() >= deadline:
+                goes_on = (
+                    f"waits for client.approve({job_id!r}) or client.reject({job_id!r})"
+                    if job.get("pending")
+                    else f"is still {job['status']} after {timeout} s; it goes on: wait again"
+                )
                 raise BackendTimeout(
-                    f"job {job_id} is still {job['status']} after {timeout} s; it goes on: wait again",
-                    details={"job_id": job_id, "status": job["status"]},
+                    f"job {job_id} {goes_on}", details={"job_id": job_id, "status": job["status"]}
                 )
             await asyncio.sleep(
                 pause if deadline is None else max(0.0, min(pause, deadline - time.monotonic()))
@@ -1933,8 +1941,8 @@ class AsyncLLMBackendClient:
         concurrent: int | None = None,
         tokens: str | None = None,
         jobs: int | None = None,
-        chunks: int | None = None,
-        bytes: int | None = None,
+        chunks: int | str | None = None,
+        bytes: int | str | None = None,
         note: str = "",
     ) -> CreatedKey:
         """Create an API key with at most this client's own rights. Only the administrator creates keys of other projects.
@@ -1944,8 +1952,8 @@ class AsyncLLMBackendClient:
         names, in which `*` matches anything; one of each may be a string. Whatever is left out is as for this client, except "admin". `expires` is
         like "90d", "12h" or "30min". `rate` limits requests, as in "60/min"; `tokens` what models read and write, as in
         "1M/day" or "1M/day,20M/month"; `concurrent` the requests in flight; `jobs` the jobs queued or running. The key
-        can store nothing more while its project stores `chunks` chunks or `bytes` bytes: of collections, of jobs with
-        their results, and of responses.
+        can store nothing more while its project stores `chunks` chunks or `bytes` bytes (numbers, or "100k", "10G"): of
+        collections, of jobs with their results, and of responses.
 
         Returns the key as `list_keys` does, and `key`: the key itself, which is not shown again. Raises Forbidden (more
         rights than this client has).

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from llm_client import (
     BackendError,
@@ -68,8 +69,11 @@ def as_json(error: LLMBackendError) -> dict[str, Any]:
     return {**error.to_dict(), "type": kind, "param": position([parts[0] for parts in place]) or None}
 
 
-def invalid(error: ValidationError, what: str) -> InvalidRequest:
-    """Turn pydantic's errors into an InvalidRequest that names each place. The input, which may be private, is not shown."""
+def invalid(error: ValidationError, what: str, fields: Iterable[str] = ()) -> InvalidRequest:
+    """Turn pydantic's errors into an InvalidRequest that names each place. The input, which may be private, is not shown.
+
+    `fields` are the names that the outermost object takes; a misspelt one is told which was meant.
+    """
     found = json.loads(error.json(include_url=False, include_input=False))
     for item in found:
         context = item.pop("ctx", {})
@@ -92,13 +96,19 @@ def invalid(error: ValidationError, what: str) -> InvalidRequest:
     for item in found:
         if item["type"] == "extra_forbidden":
             *parent, name = item["loc"]
-            near = alike(str(name), [str(one[-1]) for one in missing if one[:-1] == parent])
+            taken = [str(one[-1]) for one in missing if one[:-1] == parent]
+            near = alike(str(name), [*taken, *(() if parent else fields)])
             item["msg"] += f": {did_you_mean(near)}" if near else ""
     places = [
         f"{position(item['loc']) or 'body'}: {item['msg'].removeprefix('Value error, ')}" for item in found
     ]
     more = f" (and {len(places) - 5} more)" if len(places) > 5 else ""
     return InvalidRequest(f"{what}: {'; '.join(places[:5])}{more}", details={"errors": found[:50]})
+
+
+def names_in(model: type[BaseModel]) -> list[str]:
+    """The names of a model's fields, as they are sent."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 _SHOULD = "Input should be "

@@ -39,6 +39,7 @@ from .errors import (
     Unauthorized,
     as_json,
     invalid,
+    names_in,
 )
 from .jobs.registry import TYPES, access_needed
 from .responses import access_needed as response_access
@@ -382,7 +383,7 @@ async def _request(
                 raise
             return operation.request.model_validate_json(mended)
     except ValidationError as error:
-        raise invalid(error, name) from error
+        raise invalid(error, name, names_in(operation.request)) from error
     except ValueError as error:
         raise InvalidRequest(f"{name}: the body is not JSON: {error}") from error
     finally:
@@ -402,7 +403,7 @@ def _read(
     try:
         return operation.request.model_validate(value)
     except ValidationError as error:
-        refused = invalid(error, operation.name)
+        refused = invalid(error, operation.name, names_in(operation.request))
     finally:
         value = None  # otherwise an error's traceback would keep it in memory
     raise refused

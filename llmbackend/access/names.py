@@ -30,8 +30,10 @@ def qualified(name: str, caller: Caller) -> QualifiedName:
 
 def missing(name: str) -> NotFound:
     """The error for a missing collection, and equally for one that the caller must not know of."""
+    made = (
+        "another project makes and shares it" if "/" in name else "an ingest or create_collection makes one"
+    )
     return NotFound(
-        f"no collection {name!r}: list_collections (`llmbackend collections`) shows which there are; "
-        "an ingest or create_collection makes one",
+        f"no collection {name!r}: list_collections (`llmbackend collections`) shows which there are; {made}",
         details={"collection": name},
     )

@@ -10,12 +10,12 @@ from ..errors import NotFound
 
 def suggest(error: NotFound, names: Iterable[str]) -> None:
     """Add similar names to the error about a missing collection. `names` are those that the caller may know of."""
-    name = error.details.get("collection")
-    if not isinstance(name, str):
+    name, names = error.details.get("collection"), list(names)
+    if not isinstance(name, str) or name in names:  # then something else is missing, such as a share of it
         return
     # Only names in the same project, so that the error does not reveal others' collections.
     project = name.rpartition("/")[0]
-    near = alike(name, [one for one in names if one.rpartition("/")[0] == project and one != name])
+    near = alike(name, [one for one in names if one.rpartition("/")[0] == project])
     if near:
         error.message = f"no collection {name!r}: {did_you_mean(near)}"
         error.args = (error.message,)

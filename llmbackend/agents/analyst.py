@@ -186,6 +186,12 @@ class Analysing(Workflow):
                 ]
                 if (cursor := page.cursor) is None:
                     break
+        there = {one.document for one in found}
+        found += [
+            Place("", one, "", "no document of these collections has this id: list_documents lists them")
+            for one in dict.fromkeys(given.ids or ())
+            if one not in there
+        ]
         if len(found) > given.max_documents:
             self._run.notes.append(f"the first {given.max_documents} documents only (max_documents)")
         return sorted(found[: given.max_documents])

@@ -28,6 +28,7 @@ from ..errors import (
     Overloaded,
     Unauthorized,
     invalid,
+    names_in,
 )
 from ..inference.chat import total
 from ..plugins import AGENTS, AgentPart
@@ -131,7 +132,7 @@ def _given(part: AgentPart, request: RunAgentRequest) -> Any:
         return kind.model_validate(given)
     except ValidationError as error:
         there = "" if request.input is not None else " (the task may be it, as JSON)"
-        raise invalid(error, f"input of the agent {part.name}{there}") from error
+        raise invalid(error, f"input of the agent {part.name}{there}", names_in(kind)) from error
 
 
 def _written_as_task(kind: type[BaseModel], task: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from .. import CreatedKey, InvalidRequest, settings
-from ..access.caller import amount
 from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table
 
 app = typer.Typer(help="Manage the API keys of projects.", no_args_is_help=True)
@@ -51,8 +50,8 @@ def create_key(
             concurrent=concurrent,
             tokens=tokens,
             jobs=jobs,
-            chunks=amount(chunks, "chunks") if chunks else None,
-            bytes=amount(bytes, "bytes") if bytes else None,
+            chunks=chunks,
+            bytes=bytes,
             note=note,
         )
     _print_key(created, as_json)

@@ -27,6 +27,8 @@ FILES_A_PROCESS = 500
 """After so many files a process is replaced, to free memory that it holds."""
 IDLE_SECONDS = 60
 """Idle processes are ended after this time."""
+START_SECONDS = 300
+"""The most time for a process to start: to import Python's parsers and a project's own. It takes none of a file's time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class ParsingPool:
                 with suppress(_Ended):  # perhaps because of an earlier file: this one gets a new process
                     return await self._read(self._idle.pop(), name, data)
             try:
-                return await self._read(await _Parser.start(self._limits), name, data)
+                with _naming_own(name):
+                    parser = await _Parser.start(self._limits)
+                return await self._read(parser, name, data)
             except _Ended as error:
                 raise Unreadable(str(error)) from None
 
@@ -161,29 +165,44 @@ class _Parser:
             stderr=DEVNULL,
             env=privacy.environment(),
         )
-        return cls(process, limits, readers)
+        parser = cls(process, limits, readers)
+        ready = False
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await parser._frame()
+            ready = True
+        except TimeoutError:
+            raise _Ended(f"not read: importing its parser took more than {START_SECONDS} s") from None
+        finally:
+            if not ready:
+                await parser.end()
+        return parser
 
     async def parse(self, name: str, data: bytes) -> tuple[dict[str, Any], bytes]:
-        files, texts = self._process.stdin, self._process.stdout
+        files = self._process.stdin
         assert files is not None
-        assert texts is not None
         self.files += 1
         try:
             async with asyncio.timeout(self._limits.seconds):
                 files.write(frame({"name": name}, data))
                 with suppress(ConnectionError):  # the process may have written the reason before it ended
                     await files.drain()
-                lengths = LENGTHS.unpack(await texts.readexactly(LENGTHS.size))
-                if max(lengths) > self._limits.text:
-                    raise Unreadable("its parser misbehaved")
-                head = json.loads(await texts.readexactly(lengths[0]))
-                text = await texts.readexactly(lengths[1])
+                return await self._frame()
         except TimeoutError:
             raise Unreadable(f"took too long: more than {self._limits.seconds:g} s") from None
+
+    async def _frame(self) -> tuple[dict[str, Any], bytes]:
+        """The next frame's head and body. Raises _Ended."""
+        texts = self._process.stdout
+        assert texts is not None
+        try:
+            lengths = LENGTHS.unpack(await texts.readexactly(LENGTHS.size))
+            if max(lengths) > self._limits.text:
+                raise Unreadable("its parser misbehaved")
+            return json.loads(await texts.readexactly(lengths[0])), await texts.readexactly(lengths[1])
         except (asyncio.IncompleteReadError, ConnectionError):
             code = await self._process.wait()
             raise _Ended(_REASONS.get(code, "broken: its parser crashed")) from None
-        return head, text
 
     def kill(self) -> None:
         # Only once, because a second call would collect the exit code that asyncio waits for.

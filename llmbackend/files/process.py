@@ -3,7 +3,7 @@
 After the limits come a project's own readers, by file extension.
 
 Files come in on standard input and texts go out on standard output, each in a frame: the lengths of head and body, the
-head as JSON, then the body. Files may be hostile and parsers have bugs, so this process has limited memory and time, no
+head as JSON, then the body. The first frame out tells that it is ready, and is empty. Files may be hostile and parsers have bugs, so this process has limited memory and time, no
 secrets, and cannot write files, use the network or start processes. With Landlock it can read only the files of Python
 and its packages; without, it enters namespaces of its own if the system allows that.
 """
@@ -46,6 +46,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # left to the parent process
     own_readers.take(sys.argv[4:])  # while files can still be imported
     restrict(memory)
+    texts.write(frame({}))  # it is ready
+    texts.flush()
     try:
         while (taken := _take(files)) is not None:
             _limit_time(seconds)

@@ -14,7 +14,7 @@ from .. import json_reading, threads
 from ..access.caller import Right
 from ..access.decision import AccessNeeded, Asks, collections_in
 from ..alike import alike, did_you_mean
-from ..errors import InvalidRequest, invalid
+from ..errors import InvalidRequest, invalid, names_in
 from ..plugins import Registry, target
 from ..schemas import Request
 from .context import BlockingContext, Context, JobServices
@@ -125,7 +125,7 @@ def checked(name: str, params: dict[str, Any], services: JobServices) -> tuple[J
     try:
         valid = kind.params.model_validate(params)
     except ValidationError as error:
-        raise invalid(error, f"params of the job type {name}") from error
+        raise invalid(error, f"params of the job type {name}", names_in(kind.params)) from error
     kind.check(services, valid)
     if isinstance(valid, Request):
         return kind, valid.as_json()

@@ -9,6 +9,7 @@ from typing import Any
 
 from llm_client import Embeddings, Evaluation, InvalidRequest, Usage
 
+from ..alike import alike, did_you_mean
 from .wording import plural, shortened
 
 COLOURS = ("#4878a8", "#e49444", "#6a9f58", "#a87c9f", "#d1615d", "#85b6b2", "#967662")
@@ -116,6 +117,11 @@ def plot_collection(
         id = str(chunk["document_id"])
         of.setdefault(id, []).append(numpy.frombuffer(base64.b64decode(chunk["vector"]), dtype="<f4"))
         about[id] = chunk.get("metadata") or {}
+    fields = {field for one in about.values() for field in one}
+    if color and color.partition(".")[0] not in fields:
+        near = alike(color, fields)
+        there = did_you_mean(near) if near else f"there are {', '.join(sorted(fields)) or 'none'}"
+        raise InvalidRequest(f"map: no document shown has the field {color!r}: {there}")
     documents = numpy.array([numpy.mean(vectors, axis=0) for vectors in of.values()])
     rows = documents if asked is None else numpy.vstack([documents, asked.numpy()])
     points = projected(rows)

@@ -33,6 +33,7 @@ from ..text.delimiters import delimited
 from . import images, store, tool_emulation, translation
 from .building import Building, Event, search_results
 from .grounding import Cited, grounded
+from .openai_filters import ours
 from .response_object import FOUND, begun, new_id
 from .steps import Step, answering, citing, completing, feeding, ran, thinking
 from .store import Stored
@@ -477,7 +478,7 @@ def _query(tool: ResponseTool, question: str, history: Sequence[Any]) -> RagQuer
         question=question,
         collection=list(tool.vector_store_ids or ()),
         top_k=tool.max_num_results or FOUND,
-        filters=tool.filters,
+        filters=ours(tool.filters) if tool.filters else None,
         min_score=ranking.score_threshold if ranking else None,
         history=list(history),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InvalidRequest, LLMBackendError, Overloaded
 from ..schemas import RespondRequest, ResponseTool
+from .openai_filters import ours
 
 FOUND = 5
 """Passages that a file search returns by default."""
@@ -96,7 +97,8 @@ def _tool(tool: ResponseTool) -> dict[str, Any]:
             "ranker": (ranking.ranker if ranking else None) or "auto",
             "score_threshold": (ranking.score_threshold if ranking else None) or 0.0,
         },
-        "filters": tool.filters,
+        # OpenAI's clients expect their own form, in which ours cannot always be written.
+        "filters": tool.filters if tool.filters and ours(tool.filters) != tool.filters else None,
     }
 
 

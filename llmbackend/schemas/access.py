@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..access.caller import Right
+from ..access.caller import Right, amount
+from ..errors import InvalidRequest
 from .base import PRINTABLE, CollectionName, Request, Response, form
 
 ProjectName = Annotated[
@@ -42,6 +43,18 @@ _OneRate = form(f"^{_Rate}$", "a number a time, such as 60/min (s, min, h, day o
 _OneOrTwoRates = form(f"^{_Rate}(,{_Rate})?$", "a number a time, or two, such as 1M/day or 1M/day,20M/month")
 
 
+def _amount(given: Any) -> Any:
+    try:
+        return amount(given, "it")
+    except InvalidRequest as error:
+        raise ValueError(error.message) from None
+
+
+_Amount = Annotated[
+    int, Field(ge=1, le=LARGEST_LIMIT), BeforeValidator(_amount, json_schema_input_type=int | str)
+]
+
+
 def _once(rights: list[Right]) -> list[Right]:
     return list(dict.fromkeys(rights))
 
@@ -74,17 +87,13 @@ class CreateKeyRequest(Request):
         description="limit on tokens that models read and write for it, such as 1M/day or 1M/day,20M/month",
     )
     jobs: int | None = Field(None, ge=1, le=LARGEST_LIMIT, description="limit on jobs that wait or run")
-    chunks: int | None = Field(
+    chunks: _Amount | None = Field(
         None,
-        ge=1,
-        le=LARGEST_LIMIT,
-        description="limit on stored chunks: this key stores nothing more once its project has so many",
+        description="limit on stored chunks: this key stores nothing more once its project has so many; may be like 100k",
     )
-    bytes: int | None = Field(
+    bytes: _Amount | None = Field(
         None,
-        ge=1,
-        le=LARGEST_LIMIT,
-        description="limit on stored bytes (texts, metadata and vectors), in the same way",
+        description="limit on stored bytes (texts, metadata and vectors), in the same way; may be like 10G",
     )
     note: str = Field("", max_length=200, pattern=PRINTABLE, description="a note, shown in lists")
 

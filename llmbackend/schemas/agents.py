@@ -118,6 +118,10 @@ class AgentRun(Response):
     model: str = ""
     usage: dict[str, int] = {}
 
+    def __str__(self) -> str:
+        """The answer: what a run of another agent is in a text."""
+        return self.answer
+
 
 class AgentInfo(Response):
     name: str

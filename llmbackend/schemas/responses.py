@@ -148,7 +148,7 @@ class ResponseTool(Request):
         None, min_length=1, max_length=32, description="names of collections"
     )
     max_num_results: int | None = Field(None, ge=1, le=50)
-    filters: Filters | None = Field(None, description="filters as for a search, not OpenAI's")
+    filters: Filters | None = Field(None, description="filters as for a search, or OpenAI's")
     ranking_options: FileSearchRanking | None = None
     server_label: Literal["llmbackend"] | None = Field(
         None, description="for mcp: stands for the tools that are listed with the agents"

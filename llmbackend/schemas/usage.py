@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from .base import Request, Response
 
@@ -50,6 +50,13 @@ class UsageRequest(Request):
         "30d", description="the first day, in UTC: a date, or a number of days up to today, such as 7d"
     )
     until: Day | None = Field(None, description="the last day; by default today")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        since, until = self.days
+        if self.until is not None and since > until:
+            raise ValueError(f"since ({since}) is after until ({until})")
+        return self
 
     @property
     def days(self) -> tuple[str, str]:

@@ -276,3 +276,28 @@ def test_files_that_cannot_be_read_are_told_before_anything_is_sent(
     ):
         with pytest.raises(InvalidRequest, match=f"^input.files.*{reason}"):
             client.run_agent("", agent="analyst", input={"questions": ["When?"], "files": files})
+
+
+def test_the_analyst_tells_which_documents_are_not_there(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest([{"id": "a", "text": "The fee is 5 EUR."}, {"id": "b", "text": "No fee."}], collection)
+    given = {"questions": ["What is the fee?"], "ids": ["a", "nowhere"]}
+    rows = client.run_agent("", agent="analyst", collections=[collection], input=given).table()
+    told = {row.document: (row.collection, row.error) for row in rows}
+    missing = "invalid_request: no document of these collections has this id: list_documents lists them"
+    assert told == {"a": (collection, None), "nowhere": (None, missing)}
+
+
+def test_a_misspelt_field_of_an_agents_input_is_told_which_was_meant(client: LLMBackendClient) -> None:
+    with pytest.raises(
+        InvalidRequest, match="question: Extra inputs are not permitted: did you mean 'questions'"
+    ):
+        client.run_agent("", agent="analyst", input={"question": ["When?"]})
+
+
+def test_another_agents_run_is_its_answer_in_a_text(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(["The harbour fee is nine crowns."], collection)
+    run = client.run_agent("How much is the harbour fee?", agent="quoting", collections=[collection])
+    assert (
+        run.answer
+        == "They say: " + client.run_agent("How much is the harbour fee?", collections=[collection]).answer
+    )

@@ -245,3 +245,14 @@ def test_an_empty_collection_has_no_map(client: LLMBackendClient, collection: st
     client.create_collection(collection)
     with pytest.raises(InvalidRequest, match="nothing in the collection"):
         client[collection].map()
+
+
+def test_a_map_by_a_field_that_no_document_has_is_refused(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(
+        [{"id": "a", "text": "One.", "metadata": {"kind": "x", "by": {"name": "Ada"}}}], collection
+    )
+    with pytest.raises(InvalidRequest, match="no document shown has the field 'knd': did you mean 'kind'"):
+        client[collection].map(color="knd")
+    with pytest.raises(InvalidRequest, match="the field 'colour': there are by, kind"):
+        client[collection].map(color="colour")
+    assert client[collection].map(color="by.name") is not None

@@ -103,6 +103,8 @@ def test_a_key_that_cannot_be_is_refused(client: LLMBackendClient, wrong: dict[s
         ({"rate": "60 per minute"}, "rate: should be a number a time, such as 60/min"),
         ({"tokens": "1M/year"}, "tokens: should be a number a time, or two, such as 1M/day"),
         ({"note": "a\nb"}, "note: should be without control characters"),
+        ({"chunks": "many"}, "chunks: it must be a number of at least 1, such as 500, 100k or 10G"),
+        ({"chunks": 0}, "chunks: it must be a number of at least 1, such as 500, 100k or 10G"),
     ],
 )
 def test_what_a_field_should_be_is_told_in_words(
@@ -112,6 +114,14 @@ def test_what_a_field_should_be_is_told_in_words(
         client.create_key(**wrong)
     assert said in caught.value.message
     assert "^" not in str(caught.value.to_dict())
+
+
+@pytest.mark.parametrize(("given", "stored"), [("100k", 100_000), ("5", 5), (7, 7), ("10G", 10**10)])
+def test_amounts_are_written_as_in_the_terminal(
+    client: LLMBackendClient, given: str | int, stored: int
+) -> None:
+    made = client.create_key(project="hr", can=["read"], chunks=given, bytes=given)
+    assert (made.chunks, made.bytes) == (stored, stored)
 
 
 def test_a_key_opens_until_it_is_revoked(server_url: str) -> None:
@@ -137,6 +147,7 @@ def test_a_collection_is_shared_and_no_more(client: LLMBackendClient, collection
     assert [(share.with_project, share.can) for share in mine] == [("support", "write")]
     assert client.unshare_collection(collection, with_project="support").can == "write"
     assert collection not in [share.collection for share in client.list_shares()]
+    client.create_collection(f"{collection}2")  # whose name is similar
     with pytest.raises(NotFound, match="is not shared with 'support'"):
         client.unshare_collection(collection, with_project="support")
     with pytest.raises(InvalidRequest, match="collection's own project"):

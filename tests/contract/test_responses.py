@@ -231,8 +231,79 @@ def test_a_file_search_looks_into_collections(client: LLMBackendClient, handbook
 
 
 @pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({"type": "eq", "key": "year", "value": 2024}, ["a"]),
+        ({"type": "ne", "key": "year", "value": 2024}, ["b", "c"]),
+        ({"type": "gt", "key": "year", "value": 2024}, ["b", "c"]),
+        ({"type": "in", "key": "team", "value": ["hr", "it"]}, ["a", "b"]),
+        ({"type": "nin", "key": "team", "value": ["hr", "it"]}, ["c"]),
+        (
+            {
+                "type": "and",
+                "filters": [
+                    {"type": "gte", "key": "year", "value": 2025},
+                    {
+                        "type": "or",
+                        "filters": [
+                            {"type": "eq", "key": "team", "value": "hr"},
+                            {"type": "eq", "key": "team", "value": "sea"},
+                        ],
+                    },
+                ],
+            },
+            ["c"],
+        ),
+    ],
+)
+def test_a_file_search_takes_openai_s_filters(
+    client: LLMBackendClient, collection: str, filters: dict[str, Any], found: list[str]
+) -> None:
+    response = _filtered(client, collection, filters)
+    assert sorted(one["file_id"] for one in response["output"][0]["results"]) == found
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [({"year": 2025}, ["b"]), ({"type": "eq"}, []), ({"type": "and", "year": 2025}, [])],
+    ids=["a field", "one named type", "two"],
+)
+def test_a_file_search_takes_our_filters(
+    client: LLMBackendClient, collection: str, filters: dict[str, Any], found: list[str]
+) -> None:
+    response = _filtered(client, collection, filters)
+    assert sorted(one["file_id"] for one in response["output"][0]["results"] or ()) == found
+
+
+def _filtered(client: LLMBackendClient, collection: str, filters: dict[str, Any]) -> Any:
+    documents = [
+        {"id": "a", "text": "Vacation in 2024.", "metadata": {"year": 2024, "team": "hr"}},
+        {"id": "b", "text": "Vacation in 2025.", "metadata": {"year": 2025, "team": "it"}},
+        {"id": "c", "text": "Vacation in 2026.", "metadata": {"year": 2026, "team": "sea"}},
+    ]
+    client.rag_ingest(documents, collection)
+    tools = [{"type": "file_search", "vector_store_ids": [collection], "filters": filters}]
+    response = client.respond("Vacation?", tools=tools, include=["file_search_call.results"])
+    theirs = filters.keys() & {"key", "filters"}
+    assert response["tools"][0]["filters"] == (filters if theirs else None)
+    return response
+
+
+@pytest.mark.parametrize(
     ("wrong", "told"),
     [
+        (
+            {
+                "tools": [
+                    {
+                        "type": "file_search",
+                        "vector_store_ids": ["x"],
+                        "filters": {"type": "like", "key": "year", "value": 1},
+                    }
+                ]
+            },
+            "filters: type is one of eq, ne, gt, gte, lt, lte, in, nin, and, or; not 'like'",
+        ),
         ({"tools": [{"type": "web_search"}]}, r"tools\[0\]\.type"),
         ({"tools": [{"type": "function"}]}, "name is missing"),
         ({"tools": [{"type": "file_search"}]}, "vector_store_ids is missing"),

@@ -200,7 +200,7 @@ def test_files_that_cannot_be_are_told(client: LLMBackendClient, collection: str
     with pytest.raises(InvalidRequest, match="cannot be read"):
         client.import_collection(tmp_path / "missing", collection=collection)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidRequest, match="cannot be read"):
+    with pytest.raises(InvalidRequest, match="cannot be read: it is no text, so no exported collection"):
         client.import_collection(tmp_path / "binary", collection=collection)
     client.create_collection(collection)
     with pytest.raises(InvalidRequest, match="cannot be written"):

@@ -106,3 +106,9 @@ async def writing(run: Run, task: str) -> str:
     """Writes into the collection that is its task."""
     await run.tool("ingest_document", collection=task, document_id="log", text="All is well.")
     return "written"
+
+
+@agent("quoting")
+async def quoting(run: Run, task: str) -> str:
+    """Has another agent answer."""
+    return f"They say: {await run.agent('researcher', task)}"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from llmbackend import InvalidRequest, LLMBackendClient, LLMBackendError, StreamInterrupted, TransportError
 from llmbackend import errors as core
-from llmbackend.errors import invalid
+from llmbackend.errors import invalid, names_in
 from llmbackend.schemas import AnalyzeRequest, RagIngestRequest, RagSearchRequest
 
 
@@ -138,6 +138,21 @@ def test_a_field_that_is_not_known_is_told_with_the_one_that_was_meant() -> None
     told = "X-API-Key: Extra inputs are not permitted"
     assert invalid(caught.value, "analyze_document").message == f"analyze_document: {told}"
     assert "a key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"topk": 3}, "topk: Extra inputs are not permitted: did you mean 'top_k'?"),
+        ({"filter": {"a": 1}}, "filter: Extra inputs are not permitted: did you mean 'filters'?"),
+        ({"colour": 3}, "colour: Extra inputs are not permitted"),
+    ],
+)
+def test_a_field_that_may_be_left_out_is_suggested_too(given: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RagSearchRequest.model_validate({"collection": "a", "query": "q", **given})
+    message = invalid(caught.value, "rag_search", names_in(RagSearchRequest)).message
+    assert message == f"rag_search: {told}"
 
 
 @dataclasses.dataclass

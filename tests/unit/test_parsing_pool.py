@@ -18,6 +18,7 @@ from llmbackend.files import landlock
 from llmbackend.files import pool as parsing_pool
 from llmbackend.files.parsed import Parsed, Unreadable
 from llmbackend.files.pool import Limits, ParsingPool
+from llmbackend.plugins import READERS
 from tests import files
 from tests.files import FACT
 
@@ -299,5 +300,29 @@ def test_a_parser_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch,
             ):
                 await pool.parse("a.pdf", files.pdf(FACT))
             assert await pool.parse(*TEXT) == READ
+
+    _run(work)
+
+
+def test_importing_a_reader_takes_none_of_a_files_time() -> None:
+    async def work() -> None:
+        async with _pool(seconds=2) as pool:
+            assert await pool.parse("a.late", b"came late") == [("a.late", Parsed("came late", "markdown"))]
+
+    import late_reader  # noqa: F401
+
+    try:
+        _run(work)
+    finally:
+        del READERS._parts[".late"], READERS._by[".late"]
+
+
+def test_a_reader_that_is_never_imported_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing_pool, "START_SECONDS", 0.01)
+
+    async def work() -> None:
+        async with _pool() as pool:
+            with pytest.raises(Unreadable, match=r"importing its parser took more than 0\.01 s"):
+                await pool.parse(*TEXT)
 
     _run(work)

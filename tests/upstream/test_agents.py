@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmbackend import BackendError, Conflict, InvalidRequest, LLMBackendClient
+from llmbackend import BackendError, BackendTimeout, Conflict, InvalidRequest, LLMBackendClient
 from tests.upstream.conftest import Connect
 from tests.upstream.fake import NO_TOOLS, Upstream, closed_port
 
@@ -320,6 +320,8 @@ def test_a_tool_that_writes_waits_for_somebody_s_word(
     assert waiting.progress.stage == "needs approval"
     assert waiting.pending == [pending]
     assert client.get_collection(handbook).documents == 1
+    with pytest.raises(BackendTimeout, match=rf"waits for client.approve\('{run.run_id}'\) or client.reject"):
+        client.wait_for_job(run.run_id, timeout=0.1)
     client.approve(run.run_id)
     assert client.wait_for_job(run.run_id, timeout=30)["answer"] == "All gone."
     assert client.get_collection(handbook).documents == 0

@@ -8,6 +8,7 @@ import logging
 from anyio import CancelScope
 
 from ...engines.qdrant_edge import QdrantEdge
+from ...errors import Conflict, NotFound
 from .collection import Collection
 from .collections import Collections
 from .rebuild import build_indexes
@@ -38,8 +39,10 @@ class IndexBuilder:
                     indexes, graph = await self._due(collection)
                     if indexes or graph:
                         await build_indexes(self._collections, collection, self._edge, graph=graph)
-                except Exception as error:  # the collection was deleted or reindexed, the disk is full, …
-                    log.warning("no index was built for %r: %r", collection.manifest.qualified, error)
+                except (Conflict, NotFound) as error:  # deleted or reindexed meanwhile
+                    log.debug("no index was built for %s: %s", collection.manifest.qualified, error)
+                except Exception as error:  # the disk is full, …
+                    log.warning("no index was built for %s: %s", collection.manifest.qualified, error)
 
     async def _due(self, collection: Collection) -> tuple[bool, bool]:
         """Return whether indexes of metadata fields are due, and whether the graph is."""
