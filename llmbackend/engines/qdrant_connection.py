@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from ..backoff import Patience, asked_for
@@ -52,7 +54,10 @@ class Connection:
                         api_key=self._api_key,
                         timeout=max(1, round(self._timeout)),
                         check_compatibility=False,
-                        event_hooks={"request": [_connect_soon]},
+                        event_hooks={
+                            "request": [_connect_soon],
+                            "response": [partial(_in_time, self._timeout)],
+                        },
                     )
             return self._clients[url]
 
@@ -133,6 +138,11 @@ class Connection:
             ) from error
         except QdrantException as error:  # a Retry-After that the client cannot read
             raise Overloaded(f"{where} is overloaded", details=for_now) from error
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, AssertionError) as error:
+            raise BackendError(
+                f"{where} sent a reply that is not Qdrant's ({type(error).__name__}): is this the right URL?",
+                details=about,
+            ) from error
         except Exception as error:  # what the client refuses before it calls the server
             raise BackendError(f"{where}: {error}", details=about) from error
 
@@ -141,3 +151,23 @@ def _connect_soon(request: Any) -> None:
     """Limit the time for a connection: a machine that is off does not answer, and the next URL is waiting."""
     limits = request.extensions["timeout"]
     limits["connect"] = min(CONNECTING, limits["connect"] or CONNECTING)
+
+
+def _in_time(timeout: float, response: Any) -> None:
+    """Limit the time for a reply's body: httpx limits only the time between two of its pieces."""
+    import httpx
+
+    class InTime(httpx.SyncByteStream):
+        def __init__(self, stream: Any) -> None:
+            self._stream, self._ends = stream, time.monotonic() + timeout
+
+        def __iter__(self) -> Iterator[bytes]:
+            for piece in self._stream:
+                if time.monotonic() > self._ends:
+                    raise httpx.ReadTimeout("the reply takes too long", request=response.request)
+                yield piece
+
+        def close(self) -> None:
+            self._stream.close()
+
+    response.stream = InTime(response.stream)

@@ -33,6 +33,15 @@ class _Qdrant(BaseHTTPRequestHandler):
         if self.behaviour == "hang":
             self.hanging.wait(20)
             return
+        if self.behaviour in ("trickle", "page"):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            page = b"<html>Log in</html>"
+            while self.behaviour == "trickle" and not self.hanging.wait(0.1):
+                self.wfile.write(b" ")
+            self.wfile.write(page)
+            return
         if self.path == "/":
             body: Any = {"title": "qdrant", "version": "1.17.0"}
         elif self.path == "/collections":
@@ -74,6 +83,8 @@ FAILURES: list[tuple[Any, type[LLMBackendError], str]] = [
     (429, Overloaded, "overloaded"),
     (500, BackendError, "what the server says"),
     ("hang", BackendTimeout, "did not answer"),
+    ("trickle", BackendTimeout, "did not answer"),
+    ("page", BackendError, "is this the right URL?"),
 ]
 
 
