@@ -229,6 +229,8 @@ LEFT_OUT = {
     "test_an_empty_collection_has_no_map": _PICTURES,
     "test_other_libraries_documents_are_taken": _PICTURES,
     "test_a_reader_reads_files_of_its_own_kind": _PICTURES,
+    "test_llamaindex_reads_files_by_a_reader": _PICTURES,
+    "test_parquet_takes_cells_that_are_missing_and_of_several_types": _PICKLES,
     "test_vectors_are_those_of_embed[other_python-reader]": "a reader of Arrow's stays here, and is an iterator there",
     "test_a_bar_shows_progress": _STDERR,
     "test_a_bar_ends_its_line_when_the_call_fails": _STDERR,
