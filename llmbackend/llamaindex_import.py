@@ -1,4 +1,4 @@
-"""Imports LlamaIndex, which takes seconds and fails if two threads import parts of it at the same time."""
+"""Imports LlamaIndex and nltk, which takes seconds and fails if two threads import parts of them at the same time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from . import slices
 
@@ -36,6 +37,15 @@ def load() -> None:
         ):  # a server, which excludes permanent objects from garbage collection (server/running.py)
             gc.freeze()
         _loaded = True
+
+
+@cache
+def punkt() -> Any:
+    """Return the tokenizer by which LlamaIndex finds sentences. It comes from nltk, which is imported without LlamaIndex."""
+    with _loading, giving_way():
+        from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+        return PunktSentenceTokenizer()
 
 
 class GivesWay:

@@ -17,7 +17,7 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from .. import threads
 from ..analysis.extract import Sentence, find, split, under_headings
 from ..answers.links import inert
-from ..chunks.sentence_splitter import splitter
+from ..chunks.sentence_splitter import split_text
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, Unauthorized
 from ..files.documents import from_files
 from ..schemas import Failure, File, ListDocumentsRequest
@@ -269,7 +269,7 @@ class Analysing(Workflow):
         cells = {one.name: Cell() for one in self._wanted}
         abstracts = self._run.services.chat.abstracts
         window = (await self._run.services.chat.window()).passages if abstracts else PART_TOKENS
-        parts = await threads.splitting(splitter(min(PART_TOKENS, max(window, 256)), 0).split_text, text)
+        parts = await threads.splitting(split_text, text, min(PART_TOKENS, max(window, 256)), 0)
         self._parts += len(parts)
         for part in parts:
             missing = [one for one in self._wanted if cells[one.name].value is None]

@@ -9,7 +9,7 @@ from llama_index.core.workflow import Context, Event, StartEvent, StopEvent, Wor
 from pydantic import BaseModel, Field
 
 from .. import threads
-from ..chunks.sentence_splitter import splitter
+from ..chunks.sentence_splitter import split_text
 from ..inference import structured
 from ..inference.chat import ChatModel
 from ..prompts import prompt
@@ -97,7 +97,7 @@ class AnalysisWorkflow(Workflow):
 
     @step
     async def split(self, context: Context, start: StartEvent) -> PartEvent | None:
-        parts = await threads.splitting(splitter(PART_TOKENS, 0).split_text, start.text)
+        parts = await threads.splitting(split_text, start.text, PART_TOKENS, 0)
         await context.store.set("parts", len(parts))
         await context.store.set("text", start.text)
         for number, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Splits documents into chunks of limited size: by page and heading, then by LlamaIndex's sentence splitter."""
+"""Splits documents into chunks of limited size: by page and heading, then between sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..engines.interface import Chunk
 from ..files.syntax import BareText, syntax
 from ..schemas import Document, GivenChunk
 from . import tables
-from .sentence_splitter import splitter
+from .sentence_splitter import split_text
 from .structure import Section, sections
 from .tokens import tokens_of
 from .windows import windows
@@ -141,5 +141,5 @@ def _split(text: str, size: int, overlap: int, tokens: int) -> list[str]:
 
 
 def _sentences(text: str, size: int, overlap: int = 0) -> list[str]:
-    by_sentence = splitter(size, min(overlap, size - 1))
-    return [piece for part in windows(text, LARGE) if part.strip() for piece in by_sentence.split_text(part)]
+    most = min(overlap, size - 1)
+    return [piece for part in windows(text, LARGE) for piece in split_text(part, size, most)]

@@ -1,12 +1,12 @@
-"""Splits texts between sentences into parts of a number of tokens, by LlamaIndex's splitter, but always in linear time."""
+"""Splits texts between sentences into parts of a number of tokens, as LlamaIndex does, but always in linear time."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 from .. import llamaindex_import, slices
 from .tokens import tokens_of
@@ -22,20 +22,70 @@ DENSE = 8
 """If sentences have fewer characters than this on average, every mark ends one, because nltk is slow for each."""
 
 
-@lru_cache(maxsize=16)
-def splitter(size: int, overlap: int) -> Any:
-    """Return LlamaIndex's SentenceSplitter, for parts of at most `size` tokens."""
-    llamaindex_import.load()
-    from llama_index.core.node_parser import SentenceSplitter
+class _Piece(NamedTuple):
+    text: str
+    tokens: int
 
-    return SentenceSplitter(
-        chunk_size=size,
-        chunk_overlap=overlap,
-        paragraph_separator="\n\n",
-        chunking_tokenizer_fn=partial(units, size=size),
-        secondary_chunking_regex=_PHRASES,
-        tokenizer=tokens_of,
-    )
+
+def split_text(text: str, size: int, overlap: int) -> list[str]:
+    """Return parts of at most `size` tokens, each beginning with up to `overlap` tokens of the end of the one before.
+
+    These are the parts that LlamaIndex's SentenceSplitter makes with `units` as its sentences. It is not used itself,
+    because importing it takes longer than ingesting a document.
+    """
+    joined = _joined(_pieces(text, size), size, overlap)
+    return [part for whole in joined if (part := whole.strip())]
+
+
+def _pieces(text: str, size: int) -> Iterator[_Piece]:
+    """Yield a text's largest divisions that fit: paragraphs, else sentences, phrases, words and characters."""
+    tokens = len(tokens_of(text))
+    parts = _divided(text, size) if tokens > size else []
+    if len(parts) < 2:
+        yield _Piece(text, tokens)
+        return
+    for part in parts:
+        yield from _pieces(part, size)
+
+
+def _divided(text: str, size: int) -> list[str]:
+    if len(paragraphs := _before("\n\n", text)) > 1:
+        return paragraphs
+    if len(sentences := units(text, size)) > 1:
+        return sentences
+    if len(phrases := re.findall(_PHRASES, text)) > 1:
+        return phrases
+    words = _before(" ", text)
+    return words if len(words) > 1 else list(text)
+
+
+def _before(separator: str, text: str) -> list[str]:
+    """Split a text before each separator."""
+    first, *others = text.split(separator)
+    return [*filter(None, [first]), *(separator + other for other in others)]
+
+
+def _joined(pieces: Iterable[_Piece], size: int, overlap: int) -> Iterator[str]:
+    """Join as many pieces as fit."""
+    part: list[_Piece] = []
+    tokens = 0
+    for piece in pieces:
+        if part and tokens + piece.tokens > size:
+            yield "".join([one.text for one in part])
+            part = _end(part, min(overlap, size - piece.tokens))
+            tokens = sum(one.tokens for one in part)
+        part.append(piece)
+        tokens += piece.tokens
+    if part:
+        yield "".join([one.text for one in part])
+
+
+def _end(part: list[_Piece], most: int) -> list[_Piece]:
+    """Return the last pieces of a part that have at most so many tokens."""
+    start, tokens = len(part), 0
+    while start and (tokens := tokens + part[start - 1].tokens) <= most:
+        start -= 1
+    return part[start:]
 
 
 # Matches up to a mark that ends a phrase, but not a mark within a number. Being possessive, it takes 3 ms for a megabyte
@@ -93,19 +143,11 @@ _ANY_END = re.compile(r"[.!?][\"')\]}]*\s+(?=\S)")
 def _near_starts(text: str) -> list[int]:
     if DENSE * len(_MARK.findall(text)) < len(text):
         try:
-            spans = _punkt().span_tokenize(text)
+            spans = llamaindex_import.punkt().span_tokenize(text)
             return [start for start, _ in spans][1:]
         except TimeoutError:
             pass  # nltk has given up, because the machine is very busy
     return [found.end() for found in _ANY_END.finditer(text)]
-
-
-@lru_cache(maxsize=1)
-def _punkt() -> Any:
-    llamaindex_import.load()
-    from llama_index.core.utils import globals_helper
-
-    return globals_helper.punkt_tokenizer
 
 
 def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:

@@ -309,17 +309,13 @@ def test_a_large_text_is_worked_on_a_part_at_a_time(monkeypatch: pytest.MonkeyPa
     whole = [_chunks(text, "a.txt") for text in texts]
     monkeypatch.setattr(chunking, "LARGE", 2**16)
     parts: list[int] = []
-    real = chunking.splitter
+    real = chunking.split_text
 
-    class Noting:
-        def __init__(self, size: int, overlap: int) -> None:
-            self._splitter = real(size, overlap)
+    def noting(text: str, size: int, overlap: int) -> list[str]:
+        parts.append(len(text))
+        return real(text, size, overlap)
 
-        def split_text(self, text: str) -> Any:
-            parts.append(len(text))
-            return self._splitter.split_text(text)
-
-    monkeypatch.setattr(chunking, "splitter", Noting)
+    monkeypatch.setattr(chunking, "split_text", noting)
     for text, chunks in zip(texts, whole, strict=True):
         parts.clear()
         split_ = _chunks(text, "a.txt")

@@ -95,7 +95,7 @@ def test_a_program_that_forgets_to_close_ends_and_gives_its_data_back(tmp_path: 
     assert not (tmp_path / "holder.json").exists()
 
 
-def test_a_short_document_is_ingested_found_and_analyzed_without_llamaindex(
+def test_documents_are_ingested_found_and_analyzed_without_llamaindex(
     tmp_path: Path, models_dir: Path
 ) -> None:
     """Nor what comes along with it, such as nltk, SciPy and pandas: that would be most of a first command's time.
@@ -111,7 +111,8 @@ def test_a_short_document_is_ingested_found_and_analyzed_without_llamaindex(
             for _ in range(20):
                 client.create_collection(f"c{len(client.list_collections())}")
             assert not {"llama_index", "alembic"} & set(sys.modules)
-            report = client.rag_ingest([{"id": "a.md", "text": said}], "c")
+            long = "\\n\\n".join(f"Paragraph {number} is about the printer." for number in range(200))
+            report = client.rag_ingest([{"id": "a.md", "text": said}, {"id": "b.md", "text": long}], "c")
             assert client.rag_search("How is the router reset?", "c")
             assert client.analyze_document("The router was awful. It broke after a day.").sentiment == "negative"
         assert not {"aiohttp", "llama_index.core", "nltk", "scipy", "pandas", "sklearn"} & set(sys.modules)
@@ -122,7 +123,18 @@ def test_a_short_document_is_ingested_found_and_analyzed_without_llamaindex(
         print(report.added)
     """
     found = _run(program, LLMBACKEND_DATA_DIR=str(tmp_path), LLMBACKEND_MODELS_DIR=str(models_dir))
-    assert found == "1\n"
+    assert found == "2\n"
+
+
+def test_long_paragraphs_take_nltk_but_not_llamaindex(tmp_path: Path) -> None:
+    program = """
+        import sys
+        from llmbackend import LLMBackendClient
+        with LLMBackendClient() as client:
+            print(client.rag_ingest("A sentence. " * 500, "c").chunks)
+        assert "llama_index.core" not in sys.modules
+    """
+    assert int(_run(program, LLMBACKEND_DATA_DIR=str(tmp_path))) > 1
 
 
 def test_parts_of_llamaindex_may_be_wanted_by_several_threads_at_once(tmp_path: Path) -> None:
