@@ -370,7 +370,7 @@ class AsyncLLMBackendClient:
             named = environment.get("LLM_BACKEND_URL")
             api_url = api_url or named
             if api_url:
-                if api_key is None and api_url == named:
+                if api_key is None and (not named or api_url.rstrip("/") == named.rstrip("/")):
                     api_key = environment.get("LLM_BACKEND_API_KEY")
                 transport = AsyncHttpTransport(api_url, api_key, timeout, retries)
             else:

@@ -81,6 +81,9 @@ def invalid(error: ValidationError, what: str, fields: Iterable[str] = ()) -> In
             item["msg"] = f"should be {FORMS.get(context['pattern'], 'of another form')}"
         if item["type"] in ("string_too_short", "too_short") and context["min_length"] == 1:
             item["msg"] = "is empty"
+        elif item["type"] in ("string_too_short", "too_short"):
+            counted = "items" if context.get("field_type") in _COUNTED else "characters"
+            item["msg"] = f"should have at least {context['min_length']} {counted}"
         item["msg"] = _IN_WORDS.get(item["type"], item["msg"])
         *within, last = item["loc"] or [""]
         given = item["type"] == "extra_forbidden"  # then the place is the caller's own name
@@ -131,6 +134,7 @@ FORMS: dict[str, str] = {}
 """For each pattern that texts have to match, what such a text is, in words."""
 
 # Pydantic's own messages for these mention Python types, or do not say that the field can be left out.
+_COUNTED = ("List", "Set", "Tuple", "Dictionary")
 _IN_WORDS = {
     "missing": "is missing, or None",
     "model_type": "Input should be an object",

@@ -2209,7 +2209,8 @@ class LLMBackendClient:
             named = environment.get("LLM_BACKEND_URL")
             api_url = api_url or named
             if api_url:
-                if api_key is None and api_url == named:  # the key is for that server only
+                # If the environment names a server, its key is for that server only.
+                if api_key is None and (not named or api_url.rstrip("/") == named.rstrip("/")):
                     api_key = environment.get("LLM_BACKEND_API_KEY")
                 transport = HttpTransport(api_url, api_key, timeout, retries)
             else:

@@ -437,8 +437,22 @@ def test_the_environments_key_goes_to_the_environments_server_only(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLM_BACKEND_API_KEY", KEY)
+    monkeypatch.setenv("LLM_BACKEND_URL", "http://127.0.0.1:9")
     with LLMBackendClient(server_url) as client, pytest.raises(Unauthorized):
         client.list_collections()
     monkeypatch.setenv("LLM_BACKEND_URL", server_url)
-    with LLMBackendClient() as client:
+    for url in (None, server_url, server_url + "/"):
+        with LLMBackendClient(url) as client:
+            assert client.list_collections() is not None
+
+
+def test_the_environments_key_goes_to_the_server_that_is_given_if_it_names_none(
+    server_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `LLM_BACKEND_API_KEY=… llmbackend backup --url …` in docs/deployment.md needs it."""
+    monkeypatch.delenv("LLM_BACKEND_URL", raising=False)
+    monkeypatch.setenv("LLM_BACKEND_API_KEY", KEY)
+    with LLMBackendClient(server_url) as client:
         assert client.list_collections() is not None
+    with LLMBackendClient(server_url, "another") as client, pytest.raises(Unauthorized):
+        client.list_collections()

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
 from llmbackend import InvalidRequest, LLMBackendClient, LLMBackendError, StreamInterrupted, TransportError
 from llmbackend import errors as core
@@ -167,3 +167,19 @@ def test_a_dataclass_is_told_how_to_become_a_document() -> None:
         pytest.raises(InvalidRequest, match=r"documents\[0\] is a Noted: .*dataclasses\.asdict"),
     ):
         client.rag_ingest([Noted("a", "b")], "c")
+
+
+def test_what_is_too_short_is_told_in_words() -> None:
+    class Given(BaseModel):
+        names: list[str] = Field(min_length=2)
+        classes: dict[str, str] = Field(min_length=2)
+        secret: SecretStr = Field(min_length=8)
+        word: str = Field(min_length=3)
+        one: str = Field(min_length=1)
+
+    with pytest.raises(ValidationError) as caught:
+        Given.model_validate({"names": ["a"], "classes": {}, "secret": "abc", "word": "ab", "one": ""})
+    assert invalid(caught.value, "it").message == (
+        "it: names: should have at least 2 items; classes: should have at least 2 items; "
+        "secret: should have at least 8 characters; word: should have at least 3 characters; one: is empty"
+    )
