@@ -1398,8 +1398,8 @@ class AsyncLLMBackendClient:
         """A collection's stored chunks as `{document_id, chunk, text, metadata}`.
 
         All of them, or those of the documents `ids`, or those that match `filters` (as in `rag_search`); at most `limit`.
-        They come in no particular order: `chunk` is a chunk's position in its document. Raises NotFound,
-        InvalidRequest.
+        `chunk` is a chunk's position in its document. Without a `limit`, a document's chunks come one after the other, in
+        order. Raises NotFound, InvalidRequest.
         """
         given = _as_list(ids)
         if isinstance(given, list) and len(given) > CHUNKS_OF:
@@ -1413,6 +1413,11 @@ class AsyncLLMBackendClient:
         listed = await self._paged(
             "list_chunks", "chunks", limit, collection=collection, ids=given, filters=filters
         )
+        if limit is None:
+            places: dict[str, int] = {}
+            for one in listed:
+                places.setdefault(one["document_id"], len(places))
+            listed.sort(key=lambda one: (places[one["document_id"]], one["chunk"]))
         chunks = Records(map(ChunkInfo, listed))
         chunks.notes = listed.notes
         return chunks

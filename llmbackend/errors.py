@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -76,15 +76,7 @@ def invalid(error: ValidationError, what: str, fields: Iterable[str] = ()) -> In
     """
     found = json.loads(error.json(include_url=False, include_input=False))
     for item in found:
-        context = item.pop("ctx", {})
-        if item["type"] == "string_pattern_mismatch":
-            item["msg"] = f"should be {FORMS.get(context['pattern'], 'of another form')}"
-        if item["type"] in ("string_too_short", "too_short") and context["min_length"] == 1:
-            item["msg"] = "is empty"
-        elif item["type"] in ("string_too_short", "too_short"):
-            counted = "items" if context.get("field_type") in _COUNTED else "characters"
-            item["msg"] = f"should have at least {context['min_length']} {counted}"
-        item["msg"] = _IN_WORDS.get(item["type"], item["msg"])
+        item["msg"] = in_words(item["type"], item["msg"], item.pop("ctx", {}))
         *within, last = item["loc"] or [""]
         given = item["type"] == "extra_forbidden"  # then the place is the caller's own name
         item["loc"] = [part for part in within if not _names_a_type(part)]
@@ -133,7 +125,20 @@ def _one_each(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 FORMS: dict[str, str] = {}
 """For each pattern that texts have to match, what such a text is, in words."""
 
+
 # Pydantic's own messages for these mention Python types, or do not say that the field can be left out.
+def in_words(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    """What pydantic says of a value, in plainer words."""
+    if kind == "string_pattern_mismatch":
+        return f"should be {FORMS.get(context['pattern'], 'of another form')}"
+    if kind in ("string_too_short", "too_short"):
+        if context["min_length"] == 1:
+            return "is empty"
+        counted = "items" if context.get("field_type") in _COUNTED else "characters"
+        return f"should have at least {context['min_length']} {counted}"
+    return _IN_WORDS.get(kind, message)
+
+
 _COUNTED = ("List", "Set", "Tuple", "Dictionary")
 _IN_WORDS = {
     "missing": "is missing, or None",

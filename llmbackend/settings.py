@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from .access.caller import DEFAULT, OPERATOR, Caller, Limits, of_project
-from .errors import InvalidRequest, position
+from .errors import InvalidRequest, in_words, position
 from .schemas.collections import EngineOptions
 from .schemas.usage import Price
 
@@ -335,7 +335,7 @@ def load(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         wrong = [
-            f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}"
+            f"{str(e['loc'][0]).upper()}: {in_words(e['type'], e['msg'], e.get('ctx', {})).removeprefix('Value error, ')}"
             for e in error.errors(include_input=False)
         ]
         raise InvalidRequest("wrong settings: " + "; ".join(wrong)) from None

@@ -56,6 +56,11 @@ def connect(where: Path | str) -> Engine:
         url = URL.create("sqlite", database=str(where)) if isinstance(where, Path) else make_url(where)
         if url.drivername in ("postgresql", "postgres"):
             url = url.set(drivername="postgresql+psycopg")
+        if url.get_backend_name() not in ("sqlite", "postgresql"):
+            raise schema.unusable(
+                f"DATABASE_URL cannot be used: it is for {url.get_backend_name()}; give one like postgresql://host/name or "
+                "sqlite:////folder/file"
+            )
         name = url.render_as_string(hide_password=True) if isinstance(where, str) else str(where)
         own = {"factory": _File} if url.get_backend_name() == "sqlite" else {}
         engine = create_engine(

@@ -95,3 +95,15 @@ def test_chunks_are_listed_by_document_and_by_filters(client: LLMBackendClient, 
         client.list_chunks(collection, filters={"even": None})
     with pytest.raises(NotFound):
         client.list_chunks(f"{collection}-not")
+
+
+def test_chunks_come_by_document_and_in_order(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection, chunk_size=32, chunk_overlap=0)
+    text = " ".join(f"Sentence number {number} is about train {number}." for number in range(60))
+    client.rag_ingest([{"id": "a", "text": text}, {"id": "b", "text": text + " The end."}], collection)
+    listed = [(one.document_id, one.chunk) for one in client.list_chunks(collection)]
+    assert len(listed) > 20
+    assert listed == sorted(listed, key=lambda one: (one[0] != listed[0][0], one[1]))
+    assert [one.chunk for one in client.list_chunks(collection, ids=["b"])] == list(
+        range(client.get_document("b", collection).chunks)
+    )

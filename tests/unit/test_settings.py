@@ -97,6 +97,7 @@ WRONG = [
     ("LLMBACKEND_PORT", "70001"),
     ("LLMBACKEND_CHAT_CONTEXT", "33"),
     ("LLMBACKEND_UPSTREAM_TIMEOUT", "-77"),
+    ("WEBHOOK_SECRET", "s3cret"),
 ]
 
 
@@ -143,6 +144,11 @@ def test_a_misspelt_setting_is_told(
 def test_a_url_with_a_port_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="QDRANT_URL"):
         load(qdrant_url="http://127.0.0.1:99999")
+
+
+def test_a_secret_that_is_too_short_is_told_in_words() -> None:
+    with pytest.raises(InvalidRequest, match="WEBHOOK_SECRET: should have at least 8 characters"):
+        load(webhook_secret="abc")
 
 
 def test_several_wrong_values_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
