@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
+
 from .. import llamaindex_import
-from ..errors import NotFound
+from ..errors import NotFound, invalid
 from ..inference.chat import CONTEXT
 
 if TYPE_CHECKING:
@@ -66,14 +69,15 @@ class Components:
             context_window = context_window or (windows[0] if windows else CONTEXT)
             if function_calling is None:
                 function_calling = bool(here and here[0]["tools"])
-        return BackendLLM(
-            self._client,
-            model=model,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            context_window=context_window,
-            function_calling=function_calling,
-        )
+        with _refusing("llm"):
+            return BackendLLM(
+                self._client,
+                model=model,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                context_window=context_window,
+                function_calling=function_calling,
+            )
 
     def embed_model(self) -> BackendEmbedding:
         """The embedding model (`BaseEmbedding`)."""
@@ -88,7 +92,8 @@ class Components:
         llamaindex_import.load()
         from .reranker import BackendReranker
 
-        return BackendReranker(self._client, top_n=top_n, model=model)
+        with _refusing("reranker"):
+            return BackendReranker(self._client, top_n=top_n, model=model)
 
     def node_parser(
         self, *, chunk_size: int | None = None, chunk_overlap: int | None = None
@@ -98,7 +103,8 @@ class Components:
         from .node_parser import ChunkNodeParser
 
         given = {"chunk_size": chunk_size, "chunk_overlap": chunk_overlap}
-        return ChunkNodeParser(**{name: tokens for name, tokens in given.items() if tokens is not None})
+        with _refusing("node_parser"):
+            return ChunkNodeParser(**{name: tokens for name, tokens in given.items() if tokens is not None})
 
     def reader(self, *, raise_on_error: bool = True) -> FileReader:
         """The reading of `rag_ingest_files` (`BaseReader`). It runs in this process, whatever the client's
@@ -201,3 +207,12 @@ class Components:
             history=history,
             explain=explain,
         )
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Raise what pydantic says of wrong arguments as an InvalidRequest."""
+    try:
+        yield
+    except ValidationError as error:
+        raise invalid(error, what) from error

@@ -624,3 +624,14 @@ def test_a_file_that_cannot_be_read_is_told(parts: Components, folder: Path) -> 
     assert [one["id"] for one in reader.failed] == ["broken.pdf"]
     with pytest.raises(InvalidRequest, match="chunk_overlap"):
         parts.node_parser(chunk_size=64, chunk_overlap=64)
+
+
+def test_a_wrong_argument_is_an_error_of_ours(parts: Components) -> None:
+    with pytest.raises(
+        InvalidRequest, match="node_parser: chunk_size: Input should be greater than or equal to 32"
+    ):
+        parts.node_parser(chunk_size=-1)
+    with pytest.raises(InvalidRequest, match="llm: max_tokens: "):
+        parts.llm(max_tokens="many")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="reranker: top_n: "):
+        parts.reranker(top_n="few")  # type: ignore[arg-type]
