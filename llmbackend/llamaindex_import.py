@@ -1,4 +1,4 @@
-"""Imports LlamaIndex and nltk, which takes seconds and fails if two threads import parts of them at the same time."""
+"""Imports LlamaIndex, which takes seconds and fails if two threads import parts of it at the same time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from . import slices
 
@@ -27,11 +26,9 @@ def load() -> None:
     with _loading, giving_way():
         import llama_index.core.node_parser
         import llama_index.core.workflow  # noqa: F401
-        from llama_index.core.utils import get_tokenizer, globals_helper
+        from llama_index.core.utils import get_tokenizer
 
-        # LlamaIndex loads both lazily, without a lock.
-        get_tokenizer()
-        _ = globals_helper.punkt_tokenizer
+        get_tokenizer()  # which LlamaIndex loads lazily, without a lock
         if (
             gc.get_freeze_count()
         ):  # a server, which excludes permanent objects from garbage collection (server/running.py)
@@ -39,13 +36,13 @@ def load() -> None:
         _loaded = True
 
 
-@cache
-def punkt() -> Any:
-    """Return the tokenizer by which LlamaIndex finds sentences. It comes from nltk, which is imported without LlamaIndex."""
+def load_with_sentences() -> None:
+    """Also import what LlamaIndex's splitters find sentences by, nltk: it is loaded lazily, without a lock."""
+    load()
     with _loading, giving_way():
-        from nltk.tokenize.punkt import PunktSentenceTokenizer
+        from llama_index.core.utils import globals_helper
 
-        return PunktSentenceTokenizer()
+        _ = globals_helper.punkt_tokenizer
 
 
 class GivesWay:

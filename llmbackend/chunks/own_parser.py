@@ -33,7 +33,7 @@ class OwnParser:
 
     async def split(self, document: Document | BareText, digest: str) -> list[Chunk]:
         """Return a document's chunks. Raises a BackendError that names the parser if it fails or returns something else."""
-        await threads.files(llamaindex_import.load)
+        await threads.files(llamaindex_import.load_with_sentences)
         parts: list[tuple[str, dict[str, Any], dict[str, Any]]]
         parts = await self.part.call(self.seconds, self._parts, document)
         return [

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
-from .. import llamaindex_import, slices
+from .. import slices
+from ..text.sentences import sentences
 from .tokens import tokens_of
-from .windows import PART_CHARACTERS, windows
+from .windows import PART_CHARACTERS
 
 LONG_WORD = 200
-"""Longest word in which a sentence may end: in longer ones, the splitter would cut off one sentence after another."""
-
-NEAR = 2**12
-"""Characters in which sentences are looked for at a time: nltk gives up on a text that takes five seconds."""
-
-DENSE = 8
-"""If sentences have fewer characters than this on average, every mark ends one, because nltk is slow for each."""
+"""Longest word that stays whole: dividing longer ones character by character would be slow."""
 
 
 class _Piece(NamedTuple):
@@ -51,8 +45,8 @@ def _pieces(text: str, size: int) -> Iterator[_Piece]:
 def _divided(text: str, size: int) -> list[str]:
     if len(paragraphs := _before("\n\n", text)) > 1:
         return paragraphs
-    if len(sentences := units(text, size)) > 1:
-        return sentences
+    if len(found := units(text, size)) > 1:
+        return found
     if len(phrases := re.findall(_PHRASES, text)) > 1:
         return phrases
     words = _before(" ", text)
@@ -114,40 +108,9 @@ def _items(text: str) -> Iterator[int]:
 
 
 def _sentences(text: str, size: int) -> list[str]:
-    """Split into sentences as LlamaIndex does, except for what is longer than any sentence or word."""
     longest = min(LONG_WORD, size)
-    hide = partial(re.compile(rf"\S{{{longest},}}").sub, _hidden)
-    plain = "".join(map(hide, windows(text)))
-    found = _cut(text, _starts(plain))
+    found = _cut(text, [start for start, _ in sentences(text)][1:])
     return [part for sentence in found for part in _parts(sentence, longest, size)]
-
-
-def _starts(text: str) -> list[int]:
-    """Return where each sentence but the first begins. Long texts are looked at in parts."""
-    starts: list[int] = []
-    begin = 0
-    while begin < len(text):
-        near = next(windows(text[begin : begin + 2 * NEAR], NEAR))
-        found = [begin + start for start in _near_starts(near)]
-        behind = begin + len(near)
-        # The last sentence continues in the next part.
-        begin = found[-1] if found and behind < len(text) else behind
-        starts += found if found or behind == len(text) else [behind]
-    return starts
-
-
-_MARK = re.compile(r"[.!?]")
-_ANY_END = re.compile(r"[.!?][\"')\]}]*\s+(?=\S)")
-
-
-def _near_starts(text: str) -> list[int]:
-    if DENSE * len(_MARK.findall(text)) < len(text):
-        try:
-            spans = llamaindex_import.punkt().span_tokenize(text)
-            return [start for start, _ in spans][1:]
-        except TimeoutError:
-            pass  # nltk has given up, because the machine is very busy
-    return [found.end() for found in _ANY_END.finditer(text)]
 
 
 def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:
@@ -171,12 +134,3 @@ def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:
 
 def _cut(text: str, places: list[int]) -> list[str]:
     return [text[start:end] for start, end in pairwise([0, *places, len(text)])]
-
-
-def _hidden(found: re.Match[str]) -> str:
-    """Return a word of the same length in which no sentence ends, except at its end."""
-    word = found[0]
-    bare = word.rstrip("\"')]}")
-    first = word[0] if word[0].isalnum() else "x"
-    last = bare[-1] if bare[-1:] in (".", "!", "?") and len(bare) > 1 else "x" * min(1, len(bare) - 1)
-    return first + "x" * (len(bare) - 1 - len(last)) + last + word[max(1, len(bare)) :]

@@ -7,10 +7,12 @@ import re
 from . import scanning
 from .words import is_run, pairs, plain, words
 
-# A sentence ends after a full stop (but not in J. Smith, Dr. Smith, e.g.), at an empty line, and before a list item,
+# A sentence ends after a full stop (but not in J. Smith, Dr. Smith, e.g.), also before a closing quotation mark or bracket
+# if what follows begins with a capital letter, at an empty line, and before a list item,
 # heading, table row or directive; not at every line end, which means nothing in wrapped prose.
 _BOUNDARY = re.compile(
     r"(?<=[.!?])(?<!\A\d\.)(?<!\n\d\.)(?<!\n\d\d\.)(?<![\s.(][A-Za-z]\.)(?<!\b[MDSN][rst]\.)(?<!\bMrs\.)\s+|(?<=[。！？])\s*"
+    r"|(?:(?<=[.!?][\"'”’»)\]])|(?<=[.!?][\"'”’»)\]]{2}))\s+(?=[\"'“„‘«(\[]?[A-ZÀ-ÖØ-Þ])"
     # White space is matched from its beginning only, else each of its characters would be tried.
     r"|(?<!\s)\s*\n\s*\n\s*|(?<!\s)\s*\n(?=\s*(?:[-*#|+=~]|\d+[.)]\s|\.\. ))"
 )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from llama_index.core.utils import globals_helper
-from nltk import redos
 
 from llmbackend import llamaindex_import
 from llmbackend.chunks import sentence_splitter
@@ -56,52 +52,6 @@ def test_documents_are_split_in_linear_time(unit: str, name: str, size: int) -> 
     _is_linear(lambda text: split(Document(id=name, text=text), "", size, 8), _repeated(unit))
 
 
-@pytest.mark.parametrize("unit", [". ", "Hello there. ", "[!", "A. b ", "a b\n", "w "])
-def test_nltk_is_given_little_at_a_time(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[int] = []
-    llamaindex_import.load()
-    punkt = globals_helper.punkt_tokenizer
-    spans = punkt.span_tokenize
-
-    def noted(text: str) -> Iterator[tuple[int, int]]:
-        given.append(len(text))
-        return spans(text)  # type: ignore[no-any-return]
-
-    monkeypatch.setattr(punkt, "span_tokenize", noted)
-    text = "One is here. " + unit * (100_000 // len(unit))
-    chunks = split(Document(id="a.txt", text=text), "", 256, 8)
-    assert "".join("".join(chunk.text for chunk in chunks).split()).startswith("Oneishere.")
-    assert max(given, default=0) <= sentence_splitter.NEAR
-    assert sum(given) <= 3 * len(text)
-
-
-def test_where_nltk_gives_up_a_text_is_split_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redos, "DEFAULT_TIMEOUT", 1e-9)
-    text = "Some words make a sentence. " * 2000
-    chunks = split(Document(id="a.txt", text=text), "", 32, 0)
-    assert all(chunk.text.startswith("Some") and chunk.text.endswith("sentence.") for chunk in chunks)
-    assert " ".join(chunk.text for chunk in chunks) == text.strip()
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_sentences_are_the_same_as_those_of_the_whole_text(seed: int) -> None:
-    chance = random.Random(seed)
-    said = [
-        "One is here.",
-        "See Mr. Brown, e.g. at 3.50 p.m. today!",
-        "What (is it?)",
-        'He said "no." She left.',
-        "U.S. law",
-    ]
-    text = " ".join(chance.choice(said) + chance.choice(["", "", "\n"]) for _ in range(2000))
-    llamaindex_import.load()
-    starts = [start for start, _ in globals_helper.punkt_tokenizer.span_tokenize(text)]
-    ends = [*starts[1:], len(text)]
-    assert sentence_splitter._sentences(text, 256) == [
-        text[start:end] for start, end in zip(starts, ends, strict=True)
-    ]
-
-
 @pytest.mark.parametrize("unit", UNITS)
 def test_sentences_are_found_in_linear_time(unit: str) -> None:
     _is_linear(sentences, _repeated(unit))
@@ -133,17 +83,6 @@ def test_nothing_is_lost_in_windows(unit: str) -> None:
 def test_a_long_text_has_as_many_tokens_as_its_words() -> None:
     text = "What stands in a line, and what in the next one?\n" * 3000
     assert len(tokens_of(text)) == 3000 * len(tokens_of(text[: text.index("\n") + 1]))
-
-
-@pytest.mark.parametrize(
-    "word", ["[!" * 200, "a" * 300 + "!", ")" * 300, "!" * 300, "." + "a" * 300 + '?")', "1" * 300 + "."]
-)
-def test_in_a_long_word_a_sentence_ends_at_its_end_only(word: str) -> None:
-    found = re.fullmatch(r"\S+", word)
-    assert found is not None
-    hidden = sentence_splitter._hidden(found)
-    assert len(hidden) == len(word)
-    assert not re.search(r"[.!?]", hidden[:-1].rstrip("\"')]}")[:-1])
 
 
 def test_sentences_around_a_long_word_are_those_around_a_short_one() -> None:

@@ -19,6 +19,10 @@ def _cut(text: str) -> list[str]:
 
 
 CUTS = {
+    "quotation marks and brackets": (
+        'He said "no." She left. “Why?” she asked (twice.) The rest (see no. 5.) goes on.',
+        ['He said "no."', "She left.", "“Why?” she asked (twice.)", "The rest (see no. 5.) goes on."],
+    ),
     "full stops": ("One. Two! Three?", ["One.", "Two!", "Three?"]),
     "numbers": ("It costs 3.50 euros. Version 2.1 is out.", ["It costs 3.50 euros.", "Version 2.1 is out."]),
     "ordinals": (
