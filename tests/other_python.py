@@ -227,6 +227,7 @@ _PICKLES = (
 LEFT_OUT = {
     "test_a_collection_s_handle_has_the_client_s_calls": _PICTURES,
     "test_an_empty_collection_has_no_map": _PICTURES,
+    "test_a_map_by_a_field_that_no_document_has_is_refused": _PICTURES,
     "test_other_libraries_documents_are_taken": _PICTURES,
     "test_a_reader_reads_files_of_its_own_kind": _PICTURES,
     "test_llamaindex_reads_files_by_a_reader": _PICTURES,
