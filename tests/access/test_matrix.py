@@ -193,6 +193,8 @@ class World:
             return "-"
         if whose == "missing":
             nothing = f"new-{next(numbers)}" if of == "new" else "nothing"
+            if of == "collection":  # where the other's is, since the error also tells who could make it
+                return f"{'support' if kind.project == 'hr' else 'hr'}/{nothing}"
             return {
                 "job": "00000000-0000-0000-0000-000000000000",
                 "key": "llmb_hr_abcdefgh",
