@@ -120,9 +120,9 @@ class Filtering:
     ) -> list[list[Scored]]:
         """Return the `limit` points nearest to each query that fit the conditions; `where` is these as Edge's filter."""
         chunks = self._index.about()
-        if chunks >= COLUMNS_FROM and (columns := self._covering(conditions)) is not None:
+        if chunks >= COLUMNS_FROM and (columns := self._covering(conditions, chunks)) is not None:
             return self._by_columns(queries, limit, columns, conditions)
-        terms = self._terms(conditions)
+        terms = self._terms(conditions, chunks)
         if chunks * terms <= self._lookups:
             with self._part(chunks * terms):
                 return self._index.query(queries, limit, where, exact=True)
@@ -151,11 +151,11 @@ class Filtering:
         found: list[list[Scored] | None] = [None] * len(queries)
         chunks, fitting = self._index.about(), self._index.estimated(conditions)
         depth = _depth(limit, chunks, fitting) if fitting > LOOKED_AT else 0
-        checked, terms = self._checked(conditions, chunks), self._terms(conditions)
+        checked, terms = self._checked(conditions, chunks), self._terms(conditions, chunks)
         if not depth and terms > FEW and checked * terms > MOST_LOOKUPS:
             return self.nearest(queries, limit, where, conditions)
         slow = not depth and checked > max(LOOKED_AT, CHECKED * fitting)
-        columns = self._covering(conditions) if slow else None
+        columns = self._covering(conditions, chunks) if slow else None
         for number, query in enumerate(queries):
             if not in_graph[number]:
                 continue
@@ -185,25 +185,26 @@ class Filtering:
     def fitting(self, ids: list[uuid.UUID], conditions: Sequence[Condition]) -> list[uuid.UUID]:
         """Return which of these points fit the conditions."""
         chunks = self._index.about()
-        if chunks >= COLUMNS_FROM and (columns := self._covering(conditions)) is not None:
+        if chunks >= COLUMNS_FROM and (columns := self._covering(conditions, chunks)) is not None:
             fits = columns.which(ids, self._resolve(columns, conditions).mask)
             return [point for point, its in zip(ids, fits, strict=True) if its]
-        return self._fitting(ids, self._index.where(conditions), self._terms(conditions))
+        return self._fitting(ids, self._index.where(conditions), self._terms(conditions, chunks))
 
     def quick(self, conditions: Sequence[Condition]) -> bool:
         """Return whether Edge's indexes find the points that fit fast, where all conditions have one."""
-        return self._checked(conditions, self._index.about()) * self._terms(conditions) <= MOST_LOOKUPS
-
-    def _terms(self, conditions: Sequence[Condition]) -> int:
-        """Return how many lookups a chunk takes."""
-        return sum(1 + int(self._length(field) / VALUES) for field in _fields(conditions))
-
-    def _length(self, field: str) -> float:
-        from .columns import at
-
         chunks = self._index.about()
+        return self._checked(conditions, chunks) * self._terms(conditions, chunks) <= MOST_LOOKUPS
+
+    def _terms(self, conditions: Sequence[Condition], chunks: int) -> int:
+        """Return how many lookups a chunk takes."""
+        return sum(1 + int(self._length(field, chunks) / VALUES) for field in _fields(conditions))
+
+    def _length(self, field: str, chunks: int) -> float:
+        """Return how many values some of so many chunks have in a field, on average."""
         known, length = self._lengths.get(field, (0, 0.0))
         if not known or not known / 2 <= chunks <= 2 * known:
+            from .columns import at
+
             page = next(self._index.pages([selector(path) for path in places(field)], LEAST_BATCH))
             paths = [steps(path) for path in places(field)]
             found = [one for record in page for path in paths for one in at(record.payload or {}, path)]
@@ -241,9 +242,9 @@ class Filtering:
 
     # In columns
 
-    def _covering(self, conditions: Sequence[Condition]) -> Columns | None:
+    def _covering(self, conditions: Sequence[Condition], chunks: int) -> Columns | None:
         """Return the columns if they have all fields of the conditions; else None, and start reading the missing ones."""
-        paths = {path: self._length(field) for field in _fields(conditions) for path in places(field)}
+        paths = {path: self._length(field, chunks) for field in _fields(conditions) for path in places(field)}
         if max(paths.values(), default=0) > LONGEST:
             return None
         with self._lock:

@@ -75,7 +75,7 @@ def _found(index: Any, filters: dict[str, Any], mode: Any = "dense", top_k: int 
 def _read(index: Any, filters: dict[str, Any]) -> None:
     """Return when the fields that filters ask for are in columns."""
     ends = time.monotonic() + 20
-    while index._filtering._covering(conditions(filters)) is None:
+    while index._filtering._covering(conditions(filters), index.about()) is None:
         assert time.monotonic() < ends
         time.sleep(0.002)
 
@@ -107,7 +107,7 @@ def test_columns_find_what_edge_finds_in_payloads(made: Callable[..., Any]) -> N
             for point in index.ids_of(index.syntax.group(must=where), 1000)
         }
         _read(index, filters)
-        columns = index._filtering._covering(conditions(filters))
+        columns = index._filtering._covering(conditions(filters), index.about())
         rows = columns.fitting(conditions(filters)).nonzero()[0]
         found = {index._payloads([uuid.UUID(one)])[0][1]["document_id"] for one in columns.ids(rows)}
         assert found == expected, filters
@@ -123,7 +123,7 @@ def test_what_is_written_and_deleted_is_found_or_not_at_once(made: Callable[...,
     _write(index, {"d1": {"team": 2}, "new": {"team": 1}}, digest="other")
     index.keep_only([("d1", "other")])
     index.delete(["d6"])
-    assert index._filtering._covering(conditions({"team": 1})), "they are kept up with it"
+    assert index._filtering._covering(conditions({"team": 1}), index.about()), "they are kept up with it"
     assert _found(index, {"team": 1}, mode) == expected - {"d1", "d6"} | {"new"}
     assert _found(index, {"team": {"not": [1, 2, 3]}}, mode) == {
         f"d{n}" for n in range(50) if n % 5 in (0, 4)
@@ -304,7 +304,7 @@ def test_long_lists_are_looked_at_but_not_kept_in_memory(made: Callable[..., Any
     index = made({f"d{n}": {"tags": [f"{n} {value}" for value in range(200)], "n": n} for n in range(3)})
     assert _found(index, {"tags": "1 199"}) == {"d1"}
     assert _found(index, {"tags": ["0 0", "2 7"], "n": {"gte": 1}}) == {"d2"}
-    assert index._filtering._covering(conditions({"tags": "1 199"})) is None
+    assert index._filtering._covering(conditions({"tags": "1 199"}), index.about()) is None
     assert not index._filtering._asked
 
 
@@ -351,7 +351,7 @@ def test_another_index_with_the_same_chunks_takes_columns_over(made: Callable[..
     another.upsert(stored.chunks, stored.vectors)
     _read(index, {"team": 1})
     another.take_over(index)
-    assert another._filtering._covering(conditions({"team": 1}))
+    assert another._filtering._covering(conditions({"team": 1}), another.about())
     _write(another, {"new": {"team": 1}})
     assert _found(another, {"team": 1}) == {"d1", "d6", "d11", "d16", "new"}
 
