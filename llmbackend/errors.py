@@ -126,7 +126,6 @@ FORMS: dict[str, str] = {}
 """For each pattern that texts have to match, what such a text is, in words."""
 
 
-# Pydantic's own messages for these mention Python types, or do not say that the field can be left out.
 def in_words(kind: str, message: str, context: Mapping[str, Any]) -> str:
     """What pydantic says of a value, in plainer words."""
     if kind == "string_pattern_mismatch":
@@ -140,6 +139,7 @@ def in_words(kind: str, message: str, context: Mapping[str, Any]) -> str:
 
 
 _COUNTED = ("List", "Set", "Tuple", "Dictionary")
+# Pydantic's own messages for these mention Python types, or do not say that the field can be left out.
 _IN_WORDS = {
     "missing": "is missing, or None",
     "model_type": "Input should be an object",

@@ -114,8 +114,8 @@ def _sentences(text: str, size: int) -> list[str]:
 
 
 def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:
-    """Yield a sentence, with runs too long for a chunk and without spaces cut into lines or pieces: the splitter would cut
-    them by characters, which is slow.
+    """Yield a sentence, with runs too long for a chunk and without spaces cut into lines or pieces:
+    `_divided` would cut them by characters, which is slow.
     """
     if len(sentence) < longest or len(tokens_of(sentence)) <= size:
         yield sentence

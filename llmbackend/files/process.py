@@ -3,9 +3,11 @@
 After the limits come a project's own readers, by file extension.
 
 Files come in on standard input and texts go out on standard output, each in a frame: the lengths of head and body, the
-head as JSON, then the body. The first frame out tells that it is ready, and is empty. Files may be hostile and parsers have bugs, so this process has limited memory and time, no
-secrets, and cannot write files, use the network or start processes. With Landlock it can read only the files of Python
-and its packages; without, it enters namespaces of its own if the system allows that.
+head as JSON, then the body. The first frame out tells that it is ready, and is empty.
+
+Files may be hostile and parsers have bugs, so this process has limited memory and time, no secrets, and cannot write
+files, use the network or start processes. With Landlock it can read only the files of Python and its packages; without,
+it enters namespaces of its own if the system allows that.
 """
 
 from __future__ import annotations
