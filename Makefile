@@ -38,7 +38,7 @@ test: install  ## Run all tests
 	$(BIN)/pytest $(PARALLEL) || { test $$? = 1 && $(BIN)/pytest --last-failed --last-failed-no-failures none --exitfirst; }
 	$(MAKE) --no-print-directory notebooks
 
-test-long: install  ## Run the tests that take more than a minute
+test-long: install  ## Run the tests that take long, or try the same at more moments and sizes
 	$(BIN)/pytest -m long
 
 test-live: $(INSTALLED)  ## Test against the servers named by LIVE_VLLM_URL, LIVE_LITELLM_URL, LIVE_LITELLM_KEY, LIVE_RERANK_URL

@@ -28,7 +28,7 @@ def test_nothing_gets_no_reply(client: LLMBackendClient, nothing: str) -> None:
             client.chat(nothing, **options)
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [1, pytest.param(40, marks=pytest.mark.long)])
 def test_the_first_example_is_right_each_time(client: LLMBackendClient, times: int) -> None:
     question = "What is the capital of France?"
     replies = [client.chat(question) for _ in range(times)]
@@ -178,7 +178,7 @@ def test_a_schema_gives_data_that_fits(client: LLMBackendClient) -> None:
     assert reply.parsed.product in ("router", "cable")
     assert reply.parsed.urgency in range(1, 6)
     assert reply.usage.completion_tokens > 0
-    assert client.chat(COMPLAINT).parsed is None
+    assert client.chat(COMPLAINT, max_tokens=8).parsed is None
 
 
 @pytest.mark.timeout(60)

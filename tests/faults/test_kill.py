@@ -111,7 +111,7 @@ def _assert_whole(client: LLMBackendClient, collection: str, documents: list[dic
         assert [chunk for chunk, _ in passages[0]] == list(range(len(passages[0])))
 
 
-@pytest.mark.parametrize("done", [1, DOCUMENTS // 3])
+@pytest.mark.parametrize("done", [pytest.param(1, marks=pytest.mark.long), DOCUMENTS // 3])
 def test_a_killed_ingest_job_runs_again_and_leaves_each_document_once(
     tmp_path: Path, slow: dict[str, Any], model: Upstream, done: int
 ) -> None:
@@ -225,7 +225,7 @@ def test_who_waits_for_a_job_waits_through_a_restart(
                 assert waiting.result()["added"] > 0
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_stopped_server_gives_its_jobs_back(
     tmp_path: Path, slow: dict[str, Any], model: Upstream, stop: signal.Signals
 ) -> None:

@@ -32,7 +32,13 @@ def _plain() -> list[str]:
     return PLAIN if able else []
 
 
-@pytest.mark.parametrize(("command", "ready"), [("serve", " at http"), ("worker", " works on jobs")])
+@pytest.mark.parametrize(
+    ("command", "ready"),
+    [
+        ("serve", " at http"),
+        pytest.param("worker", " works on jobs", marks=pytest.mark.long),
+    ],
+)
 def test_the_environment_is_not_to_be_read(
     command: str, ready: str, tmp_path: Path, models_dir: Path
 ) -> None:

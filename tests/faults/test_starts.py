@@ -152,7 +152,7 @@ NOBODY = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]
     [
         ("serve", 0o700, "80", "this user may not listen on port 80"),
         ("serve", 0o500, "0", "DATA_DIR .* cannot be used"),
-        ("worker", 0o500, "0", "DATA_DIR .* cannot be used"),
+        pytest.param("worker", 0o500, "0", "DATA_DIR .* cannot be used", marks=pytest.mark.long),
     ],
 )
 def test_what_a_user_may_not_do_is_told_in_a_line(
@@ -175,7 +175,7 @@ def test_what_a_user_may_not_do_is_told_in_a_line(
     assert re.search(told, said)
 
 
-@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("command", ["serve", pytest.param("worker", marks=pytest.mark.long)])
 def test_a_process_that_cannot_start_ends_with_a_line(command: str, tmp_path: Path) -> None:
     _garbage(tmp_path)
     code, said = _run(tmp_path, command)

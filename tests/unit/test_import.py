@@ -126,6 +126,7 @@ def test_documents_are_ingested_found_and_analyzed_without_llamaindex(
     assert found == "2\n"
 
 
+@pytest.mark.long
 def test_parts_of_llamaindex_may_be_wanted_by_several_threads_at_once(tmp_path: Path) -> None:
     program = """
         import sys

@@ -74,6 +74,7 @@ async def _eager(backend: Backend) -> IndexBuilder:
     return builder
 
 
+@pytest.mark.long
 def test_a_large_ingest_gets_a_graph_in_the_background(tmp_path: Path) -> None:
     async def work(backend: Backend) -> None:
         builder = await _eager(backend)
