@@ -9,6 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 HEAVY = (
     "alembic",
     "sqlalchemy",
