@@ -72,6 +72,15 @@ LARGE = 4 * 2**20
 AT_ONCE, SECONDS = 256, 0.05
 """The most schedules that a transaction submits, and about how long it takes: all other writes wait for it."""
 
+NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@weekly": "0 0 * * SUN",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+}
+"""What crontab(5) calls these."""
+
 
 def next_after(cron: str, timezone: str, moment: float) -> float:
     """When a cron expression is next due in a time zone, after `moment`. Raises InvalidRequest."""
@@ -82,12 +91,13 @@ def next_after(cron: str, timezone: str, moment: float) -> float:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InvalidRequest(f"no time zone {timezone!r}: give one such as Europe/Berlin") from None
     try:
-        return next(CronSim(cron, datetime.fromtimestamp(moment, zone))).timestamp()
+        return next(CronSim(NICKNAMES.get(cron, cron), datetime.fromtimestamp(moment, zone))).timestamp()
     except CronSimError as error:
-        fields = f"{len(cron.split())} fields" if len(cron.split()) not in (5, 6) else str(error)
+        count = len(cron.split())
+        wrong = str(error) if count in (5, 6) else f"{count} field{'s' * (count != 1)}"
         raise InvalidRequest(
-            f"cron {cron!r}: {fields}; write it like '30 2 * * MON-FRI' (minute, hour, day, month, weekday), or with six "
-            "fields, of which the first is seconds"
+            f"cron {cron!r}: {wrong}; write it like '30 2 * * MON-FRI' (minute, hour, day, month, weekday), with six fields, "
+            f"of which the first is seconds, or as one of {', '.join(NICKNAMES)}"
         ) from error
     except (StopIteration, OverflowError):
         raise InvalidRequest(f"cron {cron!r} is never due") from None

@@ -198,7 +198,7 @@ class SetScheduleRequest(Request):
     cron: str = Field(
         max_length=100,
         pattern=PRINTABLE,
-        description="minute, hour, day, month, weekday; with six fields, the first is seconds",
+        description="minute, hour, day, month, weekday; with six fields, the first is seconds; or @daily and its like",
         examples=["30 2 * * MON-FRI"],
     )
     job_type: str = Field(max_length=64, pattern=PRINTABLE)

@@ -40,3 +40,20 @@ def test_a_line_that_is_rarely_due_is_found(cron: str) -> None:
 def test_nothing_is_due_after_the_last_year(cron: str) -> None:
     with pytest.raises(InvalidRequest, match="never due"):
         _next(cron, "UTC", LAST)
+
+
+@pytest.mark.parametrize(
+    ("nickname", "line"),
+    [
+        ("@hourly", "0 * * * *"),
+        ("@daily", "0 0 * * *"),
+        ("@weekly", "0 0 * * SUN"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+    ],
+)
+def test_a_nickname_is_a_line(nickname: str, line: str) -> None:
+    moment = datetime(2026, 2, 3, 4, 5, tzinfo=UTC).timestamp()
+    assert next_after(nickname, "Europe/Berlin", moment) == next_after(line, "Europe/Berlin", moment)
+    with pytest.raises(InvalidRequest, match=f"1 field; .*{nickname}"):
+        next_after(nickname[:-1], "UTC", moment)
