@@ -9,7 +9,6 @@ import secrets
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,9 @@ from .chat import ChatModel, Window, window
 from .choices import most_choices
 from .context_limits import too_long
 from .gguf import architecture
+from .loops import LOOP_WINDOW, is_loop
 from .models_folder import ModelsFolder
+from .slots import Slots
 from .weights import SMOLLM2, not_installed, path_of
 
 _Result = TypeVar("_Result")
@@ -41,26 +42,12 @@ READ_ANEW = 1_000
 """Up to this many letters, SmolLM2 reads messages from the beginning each time, in half a second; of longer
 ones it keeps what it has read."""
 
-PIECE = 800
-"""Bytes of a prompt that are read at once, about 200 tokens. llama.cpp would read 2,048 tokens before it goes on with any
-other reply, which takes half a minute on a busy machine. Reading in pieces costs 5 % more."""
-
-MOST_READ = 4
-"""Bytes for each token of the context; a longer prompt hardly fits, and would be refused only when all that fits is read."""
-
 MOST_CHOICES = 256
 """Most choices of a reply's schema at one place. llama.cpp tries each of them with each word of the vocabulary, for each
 token: 2,000 take five seconds of the processor, in which it writes no other reply."""
 
 LARGEST = 2**31 - 1
 """Of a larger number llama.cpp takes the lower 32 bits only: `max_tokens=2**32 + 1` would be one token."""
-
-LOOP_LENGTH = 200
-"""A reply is a loop if its last letters, at least this many, say the same thing three times or more. Twenty
-hellos are none."""
-
-LOOP_WINDOW = 2000
-"""How many letters at the end of a reply are searched for loops."""
 
 PATIENCE = 7 * 24 * 3600.0
 """Seconds that a chat may wait for its turn. Callers with less patience cancel it."""
@@ -98,11 +85,7 @@ class LocalChat(ChatModel):
         # everything else.
         self._threads = Threads(self._parallel)
         self._turns = Budget(self._parallel)
-        self._slots = dict.fromkeys(range(self._parallel), "")
-        """The slots of llama.cpp that are free, the least recently used first, and the conversation that each has read."""
-        self._others_first = threading.Condition()
-        self._writing = 0
-        """How many chats are at work, other than those that read a long prompt."""
+        self._slots = Slots(self._parallel, self._window.context)
         self._at_work: dict[asyncio.Task[Any], threading.Event] = {}
 
     @property
@@ -233,12 +216,14 @@ class LocalChat(ChatModel):
         with self._loading:
             server = self._server
         try:
-            with self._slot(request["messages"]) as (slot, known):
+            with self._slots.taken(request["messages"]) as (slot, known):
                 if (request.get("n") or 1) == 1:  # choices are written in several slots
                     request = {**request, "id_slot": slot}
-                    if request.get("cache_prompt", True) and not self._read(server, request, known, stopped):
+                    if request.get("cache_prompt", True) and not self._slots.read(
+                        server, request, known, stopped
+                    ):
                         return {}
-                with self._at_writing():
+                with self._slots.writing():
                     result = server.handle_chat_completions(request, callback) or {}
         except ValueError as error:
             raise InvalidRequest(f"{self._name} refused the request: {error}") from error
@@ -247,63 +232,6 @@ class LocalChat(ChatModel):
         if "error" in result:
             raise _error_of(result["error"], self._name)
         return dict(result)
-
-    @contextmanager
-    def _slot(self, messages: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
-        """A slot of llama.cpp for a chat alone, and how many characters of the messages it has read already."""
-        said = "".join(_text(one) for one in messages)
-        with self._others_first:
-            shared = {
-                slot: len(os.path.commonprefix([said, last]))  # noqa: RUF071 - of characters
-                for slot, last in self._slots.items()
-            }
-            slot = max(shared, key=lambda one: shared[one])  # there are as many as threads
-            del self._slots[slot]
-        try:
-            yield slot, shared[slot]
-        finally:
-            with self._others_first:
-                self._slots[slot] = said
-
-    @contextmanager
-    def _at_writing(self) -> Iterator[None]:
-        with self._others_first:
-            self._writing += 1
-        try:
-            yield
-        finally:
-            with self._others_first:
-                self._writing -= 1
-                self._others_first.notify_all()
-
-    def _read(
-        self, server: Any, request: dict[str, Any], known: int, stopped: threading.Event | None
-    ) -> bool:
-        """Read a long prompt in pieces, between which a shorter chat has its turn, for as long as a piece took at most.
-
-        Returns False if it was stopped. If a piece is refused, such as by the model's template, the prompt is read at once.
-        """
-        shown = {"messages", "tools", "chat_template_kwargs", "id_slot"}
-        asked = {name: value for name, value in request.items() if name in shown}
-        asked |= {"max_tokens": 1, "temperature": 0.0, "cache_prompt": True}
-        if (
-            sum(len(_text(one).encode(errors="replace")) for one in request["messages"])
-            > MOST_READ * self._window.context
-        ):
-            return True
-        for messages in _beginnings(request["messages"], known):
-            if stopped is not None and stopped.is_set():
-                return False
-            began = time.monotonic()
-            try:
-                read = server.handle_chat_completions({**asked, "messages": messages}, None) or {}
-            except (ValueError, RuntimeError):
-                break
-            if "error" in read:
-                break
-            with self._others_first:
-                self._others_first.wait_for(lambda: not self._writing, time.monotonic() - began)
-        return True
 
     def _prepared(self, request: dict[str, Any]) -> dict[str, Any]:
         asked = request.get("model")
@@ -468,23 +396,6 @@ _LLAMA_CPP = {"repetition_penalty": "repeat_penalty"}
 """Parameters that llama.cpp calls by another name than vLLM does."""
 
 
-def is_loop(text: str) -> bool:
-    """Whether a text ends with the same thing three times or more, at least LOOP_LENGTH letters in all."""
-    backwards = text[::-1]
-    # Knuth, Morris and Pratt's prefix function: how much of the beginning is repeated right before each
-    # place.
-    again = [0] * len(backwards)
-    for place in range(1, len(backwards)):
-        length = again[place - 1]
-        while length and backwards[place] != backwards[length]:
-            length = again[length - 1]
-        again[place] = length + (backwards[place] == backwards[length])
-        whole, period = place + 1, place + 1 - again[place]
-        if whole >= max(LOOP_LENGTH, 3 * period):
-            return True
-    return False
-
-
 def _said(chunk: dict[str, Any]) -> list[str]:
     return [choice["delta"].get("content") or "" for choice in chunk["choices"]]
 
@@ -506,34 +417,6 @@ def _usage(timings: dict[str, Any]) -> dict[str, int]:
 
 LONGEST_TOKEN = 256
 """Characters; longer than any. What cannot fit is refused before llama.cpp takes a hundred bytes for each of its tokens."""
-
-
-def _text(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    return content if isinstance(content, str) else ""
-
-
-def _beginnings(messages: list[dict[str, Any]], known: int = 0) -> Iterator[list[dict[str, Any]]]:
-    """Yield longer and longer beginnings of a conversation, each by a PIECE, of which `known` characters are read; none if
-    the rest is short."""
-    read = 0
-    left = sum(len(_text(one)) for one in messages)
-    begun = left - known
-    for number, message in enumerate(messages):
-        content = _text(message)
-        for place in range(0, len(content), STRETCH):
-            stretch = content[place : place + STRETCH]
-            left -= len(stretch)
-            if left >= begun:
-                continue
-            read += len(stretch.encode(errors="replace"))
-            if read >= PIECE and left > PIECE // 2:
-                read = 0
-                yield [*messages[:number], {**message, "content": content[: place + STRETCH]}]
-
-
-STRETCH = 80
-"""Characters by which a prompt is measured."""
 
 
 def _characters(message: dict[str, Any]) -> int:

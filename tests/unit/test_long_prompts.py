@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmbackend.inference import local_chat
-from llmbackend.inference.local_chat import LocalChat, _beginnings
+from llmbackend.inference import local_chat, slots
+from llmbackend.inference.local_chat import LocalChat
+from llmbackend.inference.slots import _beginnings
 from llmbackend.settings import Settings
 
 LONG = " ".join(f"the {number}th word" for number in range(30))
@@ -52,9 +53,9 @@ def test_beginnings_grow_by_pieces_up_to_the_last() -> None:
     assert all(whole.startswith(one) for one in contents)
     sizes = [len(one.encode()) for one in ["", *contents, whole]]
     steps = [after - before for before, after in pairwise(sizes)]
-    assert all(local_chat.PIECE <= step < local_chat.PIECE + 200 for step in steps[:-1])
-    assert 0 < steps[-1] < 2 * local_chat.PIECE
-    assert not list(_beginnings([{"role": "user", "content": "a" * local_chat.PIECE}]))
+    assert all(slots.PIECE <= step < slots.PIECE + 200 for step in steps[:-1])
+    assert 0 < steps[-1] < 2 * slots.PIECE
+    assert not list(_beginnings([{"role": "user", "content": "a" * slots.PIECE}]))
     assert list(_beginnings(messages, 1009)) == [[*messages[:3], {**messages[3], "content": "b" * 800}]]
     assert not list(_beginnings(messages, 2500))
 
@@ -63,7 +64,7 @@ def test_beginnings_grow_by_pieces_up_to_the_last() -> None:
 async def test_a_long_prompt_is_read_in_pieces_in_one_slot(
     chat: LocalChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_chat, "PIECE", 100)
+    monkeypatch.setattr(slots, "PIECE", 100)
     noted = chat.__dict__["_server"] = _Noted(chat._server)
     reply = await chat.complete({"messages": [{"role": "user", "content": LONG}], "max_tokens": 2})
     *pieces, last = noted.asked
@@ -86,7 +87,7 @@ async def test_a_long_prompt_is_read_in_pieces_in_one_slot(
 
 @pytest.mark.anyio
 async def test_reading_ends_when_the_caller_leaves(chat: LocalChat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_chat, "PIECE", 80)
+    monkeypatch.setattr(slots, "PIECE", 80)
     server, reading = chat._server, threading.Event()
     noted = chat.__dict__["_server"] = _Noted(server)
     asked = noted.handle_chat_completions

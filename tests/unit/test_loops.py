@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbackend.inference.local_chat import LOOP_LENGTH, is_loop
+from llmbackend.inference.loops import LOOP_LENGTH, is_loop
 
 VERSE = "A place where the heart is free,\nA place where dreams are made.\n"
 
