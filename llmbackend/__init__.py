@@ -24,8 +24,10 @@ __all__ += llm_client.__all__
 def __getattr__(name: str) -> typing.Any:
     """Import the asynchronous client when it is first used, because it also needs what runs in this process."""
     if name.startswith("Async") and name in __all__:
-        from . import async_client
+        from .importing import uncollected
 
+        with uncollected():
+            from . import async_client
         return getattr(async_client, name)
     if name == "load_ipython_extension":  # `%load_ext llmbackend`
         from .notebook import magic

@@ -37,7 +37,6 @@ from .jobs.leases import WorkerCapacity
 from .jobs.runner import Runner
 from .jobs.service import Jobs
 from .jobs.submission import Places, Submission
-from .jobs.wakeups import Wakeups
 from .jobs.worker import Worker
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
@@ -57,6 +56,8 @@ from .vitals import Vitals
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+    from .jobs.wakeups import Wakeups
 
 
 class Components:
@@ -153,7 +154,8 @@ class Components:
             self.agent_services,
         )
         places = Places(name, shared_collections=settings.qdrant_url is not None)
-        self.jobs = self._jobs(services, places, Wakeups(main.engine.url, redis))
+        others = forwards or settings.database_url is not None or redis is not None
+        self.jobs = self._jobs(services, places, listens=others)
         self.submission = Submission(
             self.jobs,
             services,
@@ -183,7 +185,13 @@ class Components:
             most = 0
         return ReadingAhead(self.collections, self.judge, most, layout.sentences, reading.is_english)
 
-    def _jobs(self, services: JobServices, places: Places, queue: Wakeups) -> Jobs:
+    def _queue(self) -> Wakeups:
+        from .jobs.wakeups import Wakeups  # here, because huey imports the drivers of Redis and PostgreSQL
+
+        redis = self.settings.redis_url
+        return Wakeups(self.database.engine.url, redis.get_secret_value() if redis else None)
+
+    def _jobs(self, services: JobServices, places: Places, *, listens: bool) -> Jobs:
         settings, days = self.settings, self.settings.job_result_days
         secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
         deliveries = webhooks.Deliveries(self.database, secret, settings.webhook_private, days)
@@ -217,7 +225,7 @@ class Components:
                 self.jobs_disk,
                 self.vitals,
             )
-        return Jobs(self.database, queue, worker, deliveries, days, self.vitals)
+        return Jobs(self.database, self._queue, worker, deliveries, days, self.vitals, listens=listens)
 
     def _limits_of_jobs(self, owner: str, key: str) -> tuple[Sequence[Most], Room | None]:
         """Return the limits of jobs that a schedule submits for this owner and key."""

@@ -5590,7 +5590,10 @@ def _environment() -> dict[str, str | None]:
 
 def _local_transport() -> Transport:
     try:
-        from llmbackend.local import LocalTransport
+        from llmbackend.importing import uncollected
+
+        with uncollected():
+            from llmbackend.local import LocalTransport
     except ModuleNotFoundError as error:
         raise TransportError(
             "nothing to talk to: pass api_url=... (or set LLM_BACKEND_URL), or, to run in this process, "

@@ -8,12 +8,14 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import requests
 
 from ..disk import Disk
 from ..errors import BackendError
+
+if TYPE_CHECKING:
+    import requests
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes received so far, and the bytes in all if known."""
@@ -79,6 +81,8 @@ def sha256_of(file: Path) -> str:
 
 def _receive(url: str, part: Path, disk: Disk, size: int | None, progress: Progress) -> None:
     """Append to `part` what is missing of the file; raises _Broken if it is still not complete."""
+    import requests  # here, because every start would pay for it
+
     start = _length(part)
     if size is not None and start >= size:
         return
@@ -150,13 +154,15 @@ def _length(part: Path) -> int:
 
 
 def _reason(error: requests.RequestException) -> str:
+    from requests import exceptions
+
     kinds = {
-        requests.exceptions.SSLError: "its certificate is not trusted",
-        requests.exceptions.ProxyError: "the proxy refuses",
-        requests.exceptions.ConnectTimeout: "it does not answer",
-        requests.exceptions.Timeout: "it sends nothing more",
-        requests.exceptions.ChunkedEncodingError: "the connection ended early",
-        requests.exceptions.ConnectionError: "no connection",
+        exceptions.SSLError: "its certificate is not trusted",
+        exceptions.ProxyError: "the proxy refuses",
+        exceptions.ConnectTimeout: "it does not answer",
+        exceptions.Timeout: "it sends nothing more",
+        exceptions.ChunkedEncodingError: "the connection ended early",
+        exceptions.ConnectionError: "no connection",
     }
     return next((told for kind, told in kinds.items() if isinstance(error, kind)), type(error).__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import schemas, sse, threads
 from ..access.caller import Caller
@@ -16,10 +16,12 @@ from ..storage.database import Database
 from ..vitals import Vitals
 from . import ledger, reading, results
 from .ledger import NewJob
-from .wakeups import Wakeups
 from .watching import Watching
 from .webhooks import Deliveries
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from .wakeups import Wakeups
 
 ANNOUNCE_SECONDS = 0.02
 """Seconds between wake-ups of other processes; each claims as many jobs as it has slots."""
@@ -34,15 +36,23 @@ class Jobs:
     def __init__(
         self,
         database: Database,
-        queue: Wakeups,
+        queue: Callable[[], Wakeups],
         worker: Worker | None,
         deliveries: Deliveries,
         keep_days: float,
         vitals: Vitals,
+        *,
+        listens: bool,
     ) -> None:
-        """`worker` is this process's own; None if only other processes work."""
+        """`worker` is this process's own; None if only other processes work.
+
+        `queue` opens the queue through which processes wake each other. Unless this process `listens` from the start,
+        it does when it has first woken others.
+        """
         self._database = database
-        self._queue = queue
+        self._open_queue = queue
+        self._queue: Wakeups | None = None
+        self._listens = listens
         self._worker = worker
         self.deliveries = deliveries
         self._keep_days = keep_days
@@ -54,10 +64,11 @@ class Jobs:
         self._announcing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._announcing = asyncio.create_task(self._announce())
+        if self._listens:
+            await self._opened()
         if self._worker is not None:
             await self._worker.start()
-            await threads.database(self._queue.listen, self._woken)
+        self._announcing = asyncio.create_task(self._announce())
 
     async def close(self) -> None:
         """Hand running jobs back to the ledger, and close the queue."""
@@ -67,7 +78,8 @@ class Jobs:
         await self._watching.close()
         if self._worker is not None:
             await self._worker.close()
-        await threads.database(self._queue.stop)
+        if self._queue is not None:
+            await threads.database(self._queue.stop)
 
     async def submit(self, job: NewJob) -> str:
         """Submit a job; return its id once it is stored. Raises what `ledger.add` raises."""
@@ -213,12 +225,20 @@ class Jobs:
             self._newest = job_id
             self._news.set()
 
+    async def _opened(self) -> Wakeups:
+        """The queue. Raises BackendError if it cannot be used."""
+        if self._queue is None:
+            self._queue = await threads.database(self._open_queue)
+            if self._worker is not None:
+                await threads.database(self._queue.listen, self._woken)
+        return self._queue
+
     async def _announce(self) -> None:
         while True:
             await self._news.wait()
             self._news.clear()
             with self._vitals.step("waking of workers"):  # a lost wake-up only delays: workers poll too
-                await threads.database(self._queue.wake, self._newest)
+                await threads.database((await self._opened()).wake, self._newest)
             await asyncio.sleep(ANNOUNCE_SECONDS)
 
     def _woken(self, job_id: str) -> None:

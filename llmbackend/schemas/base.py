@@ -103,7 +103,13 @@ class Request(BaseModel):
     """Base of all requests."""
 
     # Logs of unforeseen errors hold no input: it may be a key in the wrong place.
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,
+    )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -149,6 +155,16 @@ class Request(BaseModel):
 
 class Response(BaseModel):
     """Base of all responses."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+def build() -> None:
+    """Build all models now. Otherwise each is built when it is first used, which may take milliseconds."""
+    kinds: list[type[BaseModel]] = [Request, Response]
+    for kind in kinds:
+        kind.model_rebuild()
+        kinds += kind.__subclasses__()
 
 
 Notes = Annotated[

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .. import __version__, operations
+from .. import __version__, operations, schemas
 from ..access.caller import NOBODY
 from ..backend import Backend
 from ..errors import InvalidRequest, LLMBackendError, MethodNotAllowed, NotFound
@@ -34,6 +34,8 @@ from .refusals import Refusals, client, origin
 from .replies import EventStream, error_response, result_response
 
 log = logging.getLogger(__name__)
+
+schemas.build()  # now, so that no call waits for it
 
 VERSION = (b"x-llmbackend-version", __version__.encode())
 """Header by which a client checks its own version."""

@@ -102,17 +102,19 @@ def test_documents_are_ingested_found_and_analyzed_without_llamaindex(
 ) -> None:
     """Nor what comes along with it, such as nltk, SciPy and pandas: that would be most of a first command's time.
 
-    What two threads import of LlamaIndex at the same time fails in both; Alembic is for older databases.
+    What two threads import of LlamaIndex at the same time fails in both; Alembic is for older databases, huey for other
+    processes, requests for downloads.
     """
     program = """
-        import os, sys
+        import gc, os, sys
         from llmbackend import LLMBackendClient
         before = dict(os.environ)
         said = "# Router\\n\\nIt is reset by its button.\\n\\n# Printer\\n\\n日本語 <|endoftext|> ..."
         with LLMBackendClient() as client:
             for _ in range(20):
                 client.create_collection(f"c{len(client.list_collections())}")
-            assert not {"llama_index", "alembic"} & set(sys.modules)
+            assert gc.isenabled()
+            assert not {"llama_index", "alembic", "huey", "redis", "psycopg", "requests"} & set(sys.modules)
             long = "A paragraph about the printer. " * 500
             report = client.rag_ingest([{"id": "a.md", "text": said}, {"id": "b.md", "text": long}], "c")
             assert client.rag_search("How is the router reset?", "c")
