@@ -331,8 +331,9 @@ FAILED: dict[str, str] = {}
 
 def load() -> None:
     """Import the entry points of installed packages. One that fails is logged; the others are still loaded."""
+    found = entry_points()  # once, because it reads a file of each installed package
     for group in ENTRY_POINTS:
-        for entry in entry_points(group=group):
+        for entry in found.select(group=group):
             try:
                 entry.load()
                 FAILED.pop(entry.value, None)
