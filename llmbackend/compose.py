@@ -198,7 +198,7 @@ class Components:
         capacity = WorkerCapacity(
             worker=places.data_dir,
             places=places.here,
-            types=list(registry.TYPES),
+            types=tuple(registry.TYPES),
             per_owner=settings.jobs_per_owner,
             lease=settings.job_lease,
         )

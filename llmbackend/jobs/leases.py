@@ -11,12 +11,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 
 from ..errors import LLMBackendError
+from ..storage.prepared import Prepared
 from .ledger import ENDED, MOMENT, Claim, NewJob, add, fail_all
 from .tables import jobs, now, params, stamp
 
@@ -32,8 +34,8 @@ class WorkerCapacity:
     """What a worker can take: the places, types and number of jobs, and the limit on one owner's running jobs."""
 
     worker: str
-    places: Sequence[str]
-    types: Sequence[str]
+    places: tuple[str, ...]
+    types: tuple[str, ...]
     per_owner: int | None
     lease: float
     free: int = 1
@@ -70,7 +72,7 @@ def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[s
     if connection.dialect.name == "postgresql":
         # One worker claims at a time, or the limit per owner could be exceeded.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7238002)")
-    waiting = list(connection.execute(_OWNERS).scalars())
+    waiting = [owner for (owner,) in _OWNERS(connection)]
     running: Counter[str] = Counter()
     if len(waiting) > 1 or (waiting and (capacity.per_owner is not None or capacity.idle_owners)):
         running.update({owner: count for owner, count in connection.execute(_AT_WORK)})
@@ -93,70 +95,68 @@ def claim(connection: Connection, capacity: WorkerCapacity, last_turn: Mapping[s
     return Claimed("", claimed)
 
 
-_OWNERS = text(  # each owner with queued jobs, by jumping from one to the next in the index
-    """
-    WITH RECURSIVE waiting(owner) AS (
-        SELECT min(owner) FROM jobs WHERE status = 'queued'
-        UNION ALL
-        SELECT (SELECT min(owner) FROM jobs WHERE status = 'queued' AND owner > waiting.owner)
-        FROM waiting WHERE owner IS NOT NULL
+_OWNERS = Prepared(  # each owner with queued jobs, by jumping from one to the next in the index
+    text(
+        """
+        WITH RECURSIVE waiting(owner) AS (
+            SELECT min(owner) FROM jobs WHERE status = 'queued'
+            UNION ALL
+            SELECT (SELECT min(owner) FROM jobs WHERE status = 'queued' AND owner > waiting.owner)
+            FROM waiting WHERE owner IS NOT NULL
+        )
+        SELECT owner FROM waiting WHERE owner IS NOT NULL
+        """
     )
-    SELECT owner FROM waiting WHERE owner IS NOT NULL
-    """
 )
 
 _AT_WORK = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
 
-_FOR_THIS_WORKER = (
-    jobs.c.status == "queued",
-    jobs.c.blocked == 0,
-    jobs.c.run_at <= MOMENT,
-    jobs.c.place.in_(bindparam("places", expanding=True)),
-    jobs.c.type.in_(bindparam("types", expanding=True)),
-    (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < MOMENT - ALONE_WITHIN),
-)
 
-_NEXT = (
-    select(jobs.c.number)
-    .where(jobs.c.owner == bindparam("of_owner"), *_FOR_THIS_WORKER)
-    .order_by(jobs.c.priority.desc(), jobs.c.number)
-    .limit(1)
-    .with_for_update(skip_locked=True)
-)
+class _Statements(NamedTuple):
+    """The statements of workers with the same places and types."""
 
-_CLAIM = (
-    update(jobs)
-    .where(jobs.c.number == _NEXT.scalar_subquery(), jobs.c.status == "queued")
-    .values(
-        status="running",
-        attempts=jobs.c.attempts + 1,
-        tries=jobs.c.tries + 1,
-        rate=None,
-        version=jobs.c.version + 1,
+    claim: Prepared
+    runnable: Prepared
+
+
+@lru_cache
+def _statements(places: tuple[str, ...], types: tuple[str, ...]) -> _Statements:
+    for_these = (
+        jobs.c.status == "queued",
+        jobs.c.blocked == 0,
+        jobs.c.run_at <= MOMENT,
+        jobs.c.place.in_([literal(place) for place in places]),
+        jobs.c.type.in_([literal(one) for one in types]),
+        (jobs.c.tries <= bindparam("tries")) | (jobs.c.run_at < MOMENT - ALONE_WITHIN),
     )
-    .returning(
-        jobs.c.number,
-        jobs.c.id,
-        jobs.c.owner,
-        jobs.c.key,
-        jobs.c.type,
-        jobs.c.attempts,
-        jobs.c.tries,
-        jobs.c.reached,
-        jobs.c.checkpoint,
-        jobs.c.row_count,
-        jobs.c.row_bytes,
-        jobs.c.token,
-        select(params.c.params).where(params.c.job == jobs.c.number).scalar_subquery().label("params"),
+    following = (
+        select(jobs.c.number)
+        .where(jobs.c.owner == bindparam("of_owner"), *for_these)
+        .order_by(jobs.c.priority.desc(), jobs.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
     )
-)
+    given = select(params.c.params).where(params.c.job == jobs.c.number).scalar_subquery().label("params")
+    claim = (
+        update(jobs)
+        .where(jobs.c.number == following.scalar_subquery(), jobs.c.status == "queued")
+        .values(
+            status="running",
+            attempts=jobs.c.attempts + 1,
+            tries=jobs.c.tries + 1,
+            rate=None,
+            version=jobs.c.version + 1,
+        )
+        .returning(*(given if field.name == "params" else jobs.c[field.name] for field in fields(Claim)))
+    )
+    return _Statements(Prepared(claim), Prepared(select(literal(1)).where(*for_these).limit(1)))
 
 
 def _claim_of(connection: Connection, capacity: WorkerCapacity, owner: str) -> Claim | None:
     moment = now()
     values = {**_given(capacity, moment), **_attempt(capacity, moment), "of_owner": owner}
-    row = connection.execute(_CLAIM, values).first()
-    return None if row is None else Claim(**row._mapping)
+    found = _statements(capacity.places, capacity.types).claim(connection, values)
+    return Claim(*found[0]) if found else None
 
 
 def _attempt(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
@@ -171,15 +171,11 @@ def _attempt(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
 
 def runnable(connection: Connection, capacity: WorkerCapacity) -> bool:
     """Whether there is a job that the worker could take, ignoring limits per owner."""
-    return connection.execute(_RUNNABLE, _given(capacity, now())).first() is not None
-
-
-_RUNNABLE = select(literal(1)).where(*_FOR_THIS_WORKER).limit(1)
+    return bool(_statements(capacity.places, capacity.types).runnable(connection, _given(capacity, now())))
 
 
 def _given(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
-    tries = MAX_ATTEMPTS if capacity.alone else 0
-    return {"moment": moment, "places": capacity.places, "types": capacity.types, "tries": tries}
+    return {"moment": moment, "tries": MAX_ATTEMPTS if capacity.alone else 0}
 
 
 def extend(connection: Connection, tokens: Iterable[str], lease: float) -> None:

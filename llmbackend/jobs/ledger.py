@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, Row, bindparam, func, insert, select, update
 
 from .. import addresses, json_writing
 from ..access.caller import DEFAULT, Caller
@@ -21,6 +21,7 @@ from ..access.limits import Most, too_many_jobs
 from ..access.room import Room
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from ..storage import kept
+from ..storage.prepared import Prepared
 from .tables import dependencies, jobs, now, params, stamp, webhooks
 
 MOMENT: BindParameter[float] = bindparam("moment")
@@ -122,8 +123,8 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
         "kept_bytes": takes,
         **attempt,
     }
-    number = connection.execute(_ADD, values).scalar_one()
-    connection.execute(_ADD_PARAMS, {"job": number, "params": job.params})
+    ((number,),) = _ADD(connection, values)
+    _ADD_PARAMS(connection, {"job": number, "params": job.params})
     if job.webhook is not None:
         connection.execute(
             insert(webhooks).values(job=number, url=job.webhook, host=addresses.origin(job.webhook))
@@ -170,8 +171,8 @@ def _accepted(connection: Connection, job: NewJob) -> str | None:
 
 
 # Built once, because building a statement takes longer than executing it.
-_ADD = insert(jobs).returning(jobs.c.number)
-_ADD_PARAMS = insert(params)
+_ADD = Prepared(insert(jobs).returning(jobs.c.number))
+_ADD_PARAMS = Prepared(insert(params))
 
 
 def _waited_for(connection: Connection, owner: str, ids: Sequence[str]) -> dict[int, bool]:
@@ -203,13 +204,14 @@ def _waited_for(connection: Connection, owner: str, ids: Sequence[str]) -> dict[
 def advance(connection: Connection, job: Claim, values: Mapping[str, Any]) -> bool:
     """Update the attempt's job; return whether others must be notified of its end. Raises LostAttempt."""
     own = {"of_number": job.number, "by_token": job.token}
-    changed = connection.execute(_ADVANCE, {**own, **values}).first()
-    if changed is None:
+    changed = _ADVANCE(connection, {**own, **values})
+    if not changed:
         raise LostAttempt
-    return bool(changed.followed)
+    ((followed,),) = changed
+    return bool(followed)
 
 
-_ADVANCE = (
+_ADVANCE = Prepared(
     update(jobs)
     .where(jobs.c.number == bindparam("of_number"), jobs.c.token == bindparam("by_token"))
     .values(version=jobs.c.version + 1)
@@ -261,6 +263,17 @@ def of_project(reach: str | None) -> tuple[ColumnElement[bool], ...]:
     return () if reach is None else (jobs.c.owner == reach,)
 
 
+def find(
+    connection: Connection, reach: str | None, job_id: str, *columns: ColumnElement[Any], lock: bool = False
+) -> Row[Any]:
+    """These columns of a job that a caller may see, with `lock` for a change. Raises NotFound."""
+    query = select(*columns).where(*of_project(reach), jobs.c.id == job_id)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise missing(job_id)
+    return row
+
+
 def cancel(connection: Connection, reach: str | None, job_id: str) -> bool:
     """Cancel a queued or running job; return whether it was one. Its attempt finds out and stops."""
     row = connection.execute(
@@ -279,13 +292,8 @@ def retry(connection: Connection, caller: Caller, job_id: str, limits: Sequence[
 
     Raises NotFound, Conflict, JobExpired and Overloaded.
     """
-    row = connection.execute(
-        select(jobs.c.number, jobs.c.status, jobs.c.owner, jobs.c.key)
-        .where(*of_project(caller.reach), jobs.c.id == job_id)
-        .with_for_update()
-    ).first()
-    if row is None:
-        raise missing(job_id)
+    columns = jobs.c.number, jobs.c.status, jobs.c.owner, jobs.c.key
+    row = find(connection, caller.reach, job_id, *columns, lock=True)
     if row.status not in ("failed", "cancelled"):
         raise Conflict(
             f"job {job_id} is {row.status}: only a failed or cancelled job can be retried",
@@ -324,13 +332,8 @@ def answer(
     connection: Connection, reach: str | None, job_id: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
     """Let a job that waits for approval continue; `change` edits its checkpoint. Raises NotFound, Conflict."""
-    row = connection.execute(
-        select(jobs.c.number, jobs.c.status, jobs.c.stage, jobs.c.checkpoint)
-        .where(*of_project(reach), jobs.c.id == job_id)
-        .with_for_update()
-    ).first()
-    if row is None:
-        raise missing(job_id)
+    columns = jobs.c.number, jobs.c.status, jobs.c.stage, jobs.c.checkpoint
+    row = find(connection, reach, job_id, *columns, lock=True)
     if row.status != "queued" or row.stage != WAITS:
         raise Conflict(
             f"run {job_id} does not wait for approval: it is {row.status}",

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, func, select
 from ..errors import Conflict, JobExpired, LLMBackendError
 from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
 from . import results
-from .ledger import WAITS, missing, of_project
+from .ledger import WAITS, find, missing, of_project
 from .registry import TYPES
 from .tables import dependencies, jobs, now, stamp, webhooks
 
@@ -57,10 +57,7 @@ def watched(
     connection: Connection, reach: str | None, job_id: str, keep_days: float
 ) -> tuple[int, JobStatus]:
     """The job's version, which grows with each change, and the job without its result. Raises NotFound."""
-    query = select(*_SHOWN).where(*of_project(reach), jobs.c.id == job_id)
-    row = connection.execute(query).mappings().first()
-    if row is None:
-        raise missing(job_id)
+    row = find(connection, reach, job_id, *_SHOWN)._mapping
     return row["version"], _seen(row, keep_days, pending=_pending(connection, row))
 
 
@@ -74,9 +71,7 @@ def _pending(connection: Connection, row: RowMapping) -> Any:
 
 def rows_from(connection: Connection, reach: str | None, job_id: str, offset: int) -> list[Any]:
     """A job's rows so far from `offset` on, whether it has ended or not. Raises NotFound."""
-    number = connection.execute(select(jobs.c.number).where(*of_project(reach), jobs.c.id == job_id)).scalar()
-    if number is None:
-        raise missing(job_id)
+    (number,) = find(connection, reach, job_id, jobs.c.number)
     return results.values(list(results.read(connection, number, offset)))
 
 
@@ -123,10 +118,7 @@ def completed(
     With `partial`, other jobs are allowed too; their result is null.
     """
     shown = (jobs.c.number, jobs.c.status, jobs.c.result, jobs.c.row_count, jobs.c.finished_at)
-    query = select(*shown).where(*of_project(reach), jobs.c.id == job_id)
-    row = connection.execute(query).mappings().first()
-    if row is None:
-        raise missing(job_id)
+    row = find(connection, reach, job_id, *shown)._mapping
     if row["status"] != "completed":
         if partial:
             return row

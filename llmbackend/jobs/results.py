@@ -124,13 +124,7 @@ def forget(connection: Connection, oldest: str) -> int:
 
 def remove(connection: Connection, reach: str | None, job_id: str) -> None:
     """Delete a job that has ended, with all its rows. Raises NotFound, and Conflict if it has not ended."""
-    row = connection.execute(
-        select(jobs.c.number, jobs.c.status)
-        .where(*ledger.of_project(reach), jobs.c.id == job_id)
-        .with_for_update()
-    ).first()
-    if row is None:
-        raise ledger.missing(job_id)
+    row = ledger.find(connection, reach, job_id, jobs.c.number, jobs.c.status, lock=True)
     if row.status in ("queued", "running"):
         raise Conflict(
             f"job {job_id} is {row.status}: only a job that has ended can be deleted; cancel it first",

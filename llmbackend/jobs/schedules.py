@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     Float,
     Integer,
@@ -108,48 +107,41 @@ def put(connection: Connection, name: str, cron: str, timezone: str, job: ledger
     moment = now()
     next_at = next_after(cron, timezone, moment)
     remove_if_there(connection, job.owner, name)
-    connection.execute(
-        insert(table).values(
-            owner=job.owner,
-            key=job.key,
-            name=name,
-            cron=cron,
-            timezone=timezone,
-            type=job.type,
-            params=job.params,
-            place=job.place,
-            priority=job.priority,
-            next_at=next_at,
-            reckoned_at=moment,
-            created_at=stamp(),
-        )
-    )
-    return Schedule(
+    new = insert(table).values(
+        owner=job.owner,
+        key=job.key,
         name=name,
         cron=cron,
         timezone=timezone,
-        job_type=job.type,
+        type=job.type,
+        params=job.params,
+        place=job.place,
         priority=job.priority,
-        next_at=stamp(next_at),
+        next_at=next_at,
+        reckoned_at=moment,
+        created_at=stamp(),
     )
+    return _seen(connection.execute(new.returning(*_WITHOUT_PARAMS)).one(), name)
 
 
 def listed(connection: Connection, caller: Caller) -> list[Schedule]:
     """The schedules of the caller's project; for the administrator, of all projects."""
     reach = () if caller.reach is None else (table.c.owner == caller.reach,)
     shown = select(*_WITHOUT_PARAMS).where(*reach).order_by(table.c.owner, table.c.name)
-    return [
-        Schedule(
-            name=QualifiedName(row.owner, row.name).shown_to(caller),
-            cron=row.cron,
-            timezone=row.timezone,
-            job_type=row.type,
-            priority=row.priority,
-            next_at=stamp(row.next_at),
-            error=row.error,
-        )
-        for row in connection.execute(shown)
-    ]
+    rows = connection.execute(shown)
+    return [_seen(row, QualifiedName(row.owner, row.name).shown_to(caller)) for row in rows]
+
+
+def _seen(row: Row[Any], name: str) -> Schedule:
+    return Schedule(
+        name=name,
+        cron=row.cron,
+        timezone=row.timezone,
+        job_type=row.type,
+        priority=row.priority,
+        next_at=stamp(row.next_at),
+        error=row.error,
+    )
 
 
 def remove(connection: Connection, caller: Caller, name: str) -> None:
@@ -214,10 +206,8 @@ def submit_due(connection: Connection, limits: Limits) -> bool:
 
 def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits) -> int:
     """Submit the schedule's job, if nobody else does; return the characters of its params."""
-    following = next_after(row.cron, row.timezone, moment)
-    values = {"next_at": following, "reckoned_at": moment, "error": None}
     # The process that moves it on also submits the job, in the same transaction, so it is submitted once.
-    moved = connection.execute(update(table).where(*_same(row)).values(**values)).rowcount == 1
+    moved = _move_on(connection, row, moment, next_after(row.cron, row.timezone, moment), None)
     if moved and not keys.counts(connection, row.key, moment):
         raise Forbidden("the key that made this schedule is no longer valid: set it again with another")
     if not moved or row.next_at > moment:
@@ -246,9 +236,11 @@ def _put_off(connection: Connection, row: Row[Any], moment: float, error: str) -
         following = next_after(row.cron, row.timezone, moment)
     except Exception:
         following = moment + AGAIN_SECONDS
-    values = {"next_at": following, "reckoned_at": moment, "error": error}
-    connection.execute(update(table).where(*_same(row)).values(**values))
+    _move_on(connection, row, moment, following, error)
 
 
-def _same(row: Row[Any]) -> tuple[ColumnElement[bool], ...]:
-    return table.c.owner == row.owner, table.c.name == row.name, table.c.next_at == row.next_at
+def _move_on(connection: Connection, row: Row[Any], moment: float, next_at: float, error: str | None) -> bool:
+    """Set when a schedule is next due; return False if another process did so first."""
+    same = table.c.owner == row.owner, table.c.name == row.name, table.c.next_at == row.next_at
+    values = {"next_at": next_at, "reckoned_at": moment, "error": error}
+    return connection.execute(update(table).where(*same).values(**values)).rowcount == 1

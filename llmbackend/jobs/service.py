@@ -85,10 +85,7 @@ class Jobs:
         """Submit a job; return its id once it is stored. Raises what `ledger.add` raises."""
         accepting = self._worker.accept(job) if self._worker is not None else None
         if accepting is not None:
-            job_id, _ = await asyncio.shield(
-                accepting
-            )  # the worker has the job even if the caller is cancelled
-            return job_id
+            return (await accepting).added
         adding = self._database.write(ledger.add, job)
         here = self._worker is not None and self._worker.ready
         if here:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,7 +33,7 @@ class Places:
         return "qdrant" if where == "collections" and self.shared_collections else self.data_dir
 
     @property
-    def here(self) -> Sequence[str]:
+    def here(self) -> tuple[str, ...]:
         """The places whose jobs this process can run."""
         return ("", self.data_dir, self.of("collections"))
 

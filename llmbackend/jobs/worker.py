@@ -7,9 +7,10 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
@@ -27,8 +28,6 @@ from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
 from .webhooks import Deliveries
 
 log = logging.getLogger(__name__)
-
-_Result = TypeVar("_Result")
 
 TICK = 0.5
 """Seconds between polls of the ledger, for lost wake-ups, jobs that are due, and cancelled or lost attempts."""
@@ -82,7 +81,7 @@ class Worker:
         self._delivering: asyncio.Task[None] | None = None
         self.attempts: dict[str, Attempt] = {}
         """The attempts running here, by their jobs' ids."""
-        self._at_work: set[asyncio.Task[Any]] = set()
+        self._at_work: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._last_turn: dict[str, float] = {}
         self._closing = False
@@ -125,12 +124,8 @@ class Worker:
         """Look for jobs as soon as the worker is ready."""
         self._jobs_wait.set()
 
-    def accept(self, job: NewJob) -> asyncio.Future[tuple[str, int]] | None:
-        """Add and claim a job in one commit; return its id (as `ledger.add` gives it) and the number of jobs
-        started.
-
-        Returns None if the job must wait for its turn.
-        """
+    def accept(self, job: NewJob) -> asyncio.Future[Claimed] | None:
+        """Add and claim a job in one commit, and start it; return None if it must wait for its turn."""
         waits = (
             self._jobs_wait.is_set()
             or self._capacity.per_owner is not None
@@ -172,10 +167,10 @@ class Worker:
             with self._vitals.step("claiming of jobs"):  # if it fails, the next poll tries again
                 capacity = self._capacity_now()
                 # Not durable: after a power cut a job runs again anyway, claimed or not.
-                _, count = await self._begin(
+                claimed = await self._begin(
                     capacity.free, leases.claim, capacity, self._last_turn, durable=False
                 )
-                if count == capacity.free:
+                if len(claimed.claims) == capacity.free:
                     self.wake()  # there may be more
 
     def _capacity_now(self) -> WorkerCapacity:
@@ -184,35 +179,38 @@ class Worker:
 
     def _begin(
         self, slots: int, ask: Callable[..., Claimed], *args: Any, durable: bool = True
-    ) -> asyncio.Task[tuple[str, int]]:
+    ) -> asyncio.Future[Claimed]:
         """Reserve slots, ask the ledger for jobs and start those that it gives: the only way for a job to start.
 
-        Returns the id of a job that was added, and the number of jobs started.
+        Returns what it gives. They start even if whoever awaits that is cancelled.
         """
         self._reserved += slots  # before awaiting, so that nobody else gets them
         self._note_state()
-        return self._start(self._begun(slots, self._database.write(ask, *args, durable=durable)))
+        asked = self._database.write(ask, *args, durable=durable)
+        self._start(self._begun(slots, asked))
+        return asyncio.shield(asked)
 
-    async def _begun(self, slots: int, asked: asyncio.Future[Claimed]) -> tuple[str, int]:
-        try:
-            added, claims = await asked
-            for job in claims:
-                self._last_turn[job.owner] = time.monotonic()
-                attempt = self.attempts[job.id] = Attempt(job)
-                if self._closing:
-                    attempt.scope.cancel()
-                self._start(self._attempt(attempt))
-        finally:
-            self._reserved -= slots
-            self._note_state()
-        return added, len(claims)
+    async def _begun(self, slots: int, asked: asyncio.Future[Claimed]) -> None:
+        attempts = []
+        with suppress(Exception):  # whoever asked is told
+            attempts = [Attempt(job) for job in (await asked).claims]
+        for attempt in attempts:
+            self.attempts[attempt.job.id] = attempt
+            self._last_turn[attempt.job.owner] = time.monotonic()
+            if self._closing:
+                attempt.scope.cancel()
+        self._reserved -= slots
+        self._note_state()
+        for attempt in attempts[1:]:
+            self._start(self._attempt(attempt))
+        if attempts:  # most often there is one, which needs no task of its own
+            await self._attempt(attempts[0])
 
-    def _start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         # In the worker's context, because a job is not part of the call that submitted it.
         task = asyncio.create_task(work, context=self._context.copy())
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
-        return task
 
     def _note_state(self) -> None:
         """Called when the state may have changed; the end of a trial is noticed by the next poll."""

@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,25 +17,17 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
-    ExceptionContext,
     create_engine,
     event,
     make_url,
 )
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    DataError,
-    IntegrityError,
-    InterfaceError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from .. import disk, panics, threads
+from .. import panics, threads
 from ..errors import BackendError
 from ..vitals import Vitals
-from . import schema
+from . import failures, schema
+from .prepared import on_file
 
 JOIN_SECONDS = 0.002  # seconds that a patient write waits for others to join its transaction
 BATCH = 200  # most writes in one transaction
@@ -64,7 +55,12 @@ def connect(where: Path | str) -> Engine:
         name = url.render_as_string(hide_password=True) if isinstance(where, str) else str(where)
         own = {"factory": _File} if url.get_backend_name() == "sqlite" else {}
         engine = create_engine(
-            url, pool_size=10, max_overflow=20, pool_pre_ping=url.host is not None, connect_args=own
+            url,
+            pool_size=10,
+            max_overflow=20,
+            pool_pre_ping=url.host is not None,
+            connect_args=own,
+            execution_options={"llmbackend_name": name},
         )
     except (ArgumentError, ImportError) as error:
         reason = f"pip install 'llmbackend[postgres]' ({error})" if isinstance(error, ImportError) else error
@@ -72,9 +68,7 @@ def connect(where: Path | str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
-    file = engine.url.database if engine.dialect.name == "sqlite" else None
-    folder = Path(file).absolute().parent if file else None
-    event.listen(engine, "handle_error", partial(_told, name, folder), retval=True)
+    event.listen(engine, "handle_error", failures.of_statement, retval=True)
     try:
         with transaction(engine) as connection:
             if (
@@ -93,48 +87,6 @@ def connect(where: Path | str) -> Engine:
     return engine
 
 
-def _told(name: str, folder: Path | None, context: ExceptionContext) -> Exception | None:
-    """Translate a driver's errors about the database, but not about a statement, into ours, with the remedy."""
-    error = context.sqlalchemy_exception
-    statement = context.connection is not None and isinstance(
-        error, DataError | IntegrityError | ProgrammingError
-    )
-    if context.is_pre_ping or statement or not isinstance(error, DatabaseError | InterfaceError):
-        return None
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None and folder is not None:
-        without_room = code & 0xFF == sqlite3.SQLITE_IOERR and disk.Disk(folder, 0).free < 2**20
-        if code & 0xFF == sqlite3.SQLITE_FULL or without_room:
-            return disk.full(folder)
-    if getattr(error.orig, "sqlstate", None) == DISK_FULL:
-        return disk.full(name, fix="delete what is not needed there, or enlarge it")
-    said, *_ = str(error.orig).splitlines() or [type(error.orig).__name__]
-    advice = "check that it is running, and that DATABASE_URL has the right host, port, database, user and password"
-    if code is not None:
-        advice = _ADVICE.get(code & 0xFF, advice)
-    return schema.unusable(f"{name} cannot be used ({said}): {advice}")
-
-
-DISK_FULL = "53100"
-"""PostgreSQL's code for a full disk."""
-_RESTORE = (
-    "it is damaged, or not a database. It has the list of collections and jobs, so it is left unchanged: restore it from "
-    "a backup, rescue it by `sqlite3 FILE .recover`, or move it away to start afresh"
-)
-_ADVICE = {
-    sqlite3.SQLITE_BUSY: "another process has been writing to it for too long: try again when that has ended",
-    sqlite3.SQLITE_LOCKED: "another process has been writing to it for too long: try again when that has ended",
-    sqlite3.SQLITE_CANTOPEN: "make sure that this user may read and write it and its folder",
-    sqlite3.SQLITE_READONLY: "make sure that this user may write to it and its folder, and that the disk is not mounted "
-    "read-only",
-    sqlite3.SQLITE_PERM: "make sure that this user may write to it and its folder",
-    sqlite3.SQLITE_IOERR: "its disk fails: check the disk and its connection",
-    sqlite3.SQLITE_CORRUPT: _RESTORE,
-    sqlite3.SQLITE_NOTADB: _RESTORE,
-    sqlite3.SQLITE_ERROR: "its tables are not those of this version: restore it from a backup of this version",
-}
-
-
 def _check_file(file: Path) -> None:
     """Raise BackendError for an empty file beside collections. SQLite would take it for a new database, but it is a lost one."""
     log = file.with_name(f"{file.name}-wal")
@@ -142,7 +94,7 @@ def _check_file(file: Path) -> None:
     others = file.with_name("collections")
     if emptied and others.is_dir() and any(others.iterdir()):
         raise schema.unusable(
-            f"{file} cannot be used (it is empty, and there are collections beside it): {_RESTORE}"
+            f"{file} cannot be used (it is empty, and there are collections beside it): {failures.RESTORE}"
         )
 
 
@@ -197,9 +149,9 @@ def _begin(connection: Connection) -> None:
     if connection.dialect.name == "sqlite":
         level = "NORMAL" if writes == "quick" else "FULL"
         if writes and connection.info.get("synchronous") != level:
-            connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+            on_file(connection, f"PRAGMA synchronous={level}")
             connection.info["synchronous"] = level
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        on_file(connection, "BEGIN IMMEDIATE" if writes else "BEGIN")
     elif writes == "quick":
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO OFF")
 

@@ -17,7 +17,7 @@ from llmbackend.jobs.ledger import Claim, LostAttempt, NewJob
 from llmbackend.jobs.tables import jobs
 from llmbackend.storage import database
 
-CAPACITY = WorkerCapacity("w", ("", "home"), ["a", "b"], None, 30.0)
+CAPACITY = WorkerCapacity("w", ("", "home"), ("a", "b"), None, 30.0)
 
 
 @pytest.fixture
