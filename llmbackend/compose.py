@@ -12,7 +12,7 @@ from .access.caller import of_project
 from .access.issuing import Keys
 from .access.limits import Limiter, Most
 from .access.register import Register
-from .access.room import Room, Rooms
+from .access.room import Room, Rooms, StorageLimits
 from .access.sharing import Sharing
 from .agents.runs import AgentRuns
 from .agents.services import AgentServices
@@ -40,7 +40,6 @@ from .jobs.submission import Places, Submission
 from .jobs.worker import Worker
 from .knowledge.collections.collections import Collections
 from .knowledge.collections.index_building import IndexBuilder
-from .knowledge.collections.quota import StorageLimits
 from .knowledge.collections.transfer import Imports
 from .knowledge.ingest.requests import Ingestion
 from .knowledge.retrieval.ahead import ReadingAhead

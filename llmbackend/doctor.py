@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from . import plugins, schemas, threads
 from .access.caller import Caller, Limits
 from .access.limits import Whose
+from .access.room import Size
 from .disk import Disk
 from .engines.qdrant_server import QdrantServer
 from .errors import BackendError, LLMBackendError, NotFound
@@ -35,7 +36,6 @@ from .inference.replicas import Replicas
 from .inference.rerank import Reranker
 from .inference.tei import Info, read_info
 from .inference.upstream import Upstream
-from .knowledge.collections.quota import Size
 from .settings import Settings
 
 PROBE_SECONDS = 5.0  # for a server to answer

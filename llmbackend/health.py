@@ -9,9 +9,9 @@ from sqlalchemy import text
 
 from . import __version__, doctor, plugins, schemas
 from .access.caller import Caller
+from .access.room import Size
 from .compose import Components
 from .jobs import reading
-from .knowledge.collections.quota import Size
 
 
 class State(NamedTuple):

@@ -1,17 +1,71 @@
-"""Whether what goes into the SQL database (params and results of jobs, responses) fits into a project's limit
-of bytes."""
+"""Whether what a project is about to store fits into its limits: in collections, and in the SQL database (params and
+results of jobs, responses)."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from ..storage import kept
 from ..storage.database import Database
 from .caller import Caller, Limits
 from .limits import Limiter, Whose, too_much_stored
+
+
+class Size(NamedTuple):
+    """A size or, with negative numbers, a change of size."""
+
+    chunks: int = 0
+    bytes: int = 0
+    """Bytes of texts and metadata, without vectors: those follow from the collection's dimension."""
+
+    def more(self, other: Size) -> Size:
+        return Size(self.chunks + other.chunks, self.bytes + other.bytes)
+
+    def less(self, other: Size) -> Size:
+        return Size(self.chunks - other.chunks, self.bytes - other.bytes)
+
+
+NOTHING = Size()
+
+
+Require = Callable[[Size, Size], None]
+"""`require(now, more)` raises Overloaded if a project that stores `now`, including vectors, may not store `more`."""
+
+
+class StorageLimits:
+    """The storage limits of projects and keys."""
+
+    def __init__(self, limiter: Limiter, kept: Callable[[str], Awaitable[int]]) -> None:
+        """`kept(project)` returns the bytes that a project stores beside its collections."""
+        self._limiter = limiter
+        self.kept = kept
+
+    async def of(self, caller: Caller, project: str) -> Require | None:
+        """Return the check that a caller may store more in that project; None without limits."""
+        limits = self._limiter.of_storage(caller, project)
+        if not limits:
+            return None
+
+        beside = Size(0, await self.kept(project))
+
+        def require(now: Size, more: Size) -> None:
+            with self._limiter.noting(caller):
+                require_within(limits, now.more(beside), more)
+
+        return require
+
+
+def require_within(limits: Sequence[tuple[Whose, Limits]], now: Size, more: Size) -> None:
+    """Raise Overloaded if `more` on top of `now` passes one of the limits. Removing is always allowed."""
+    for whose, most in limits:
+        if most.chunks is not None and more.chunks > 0 and now.chunks + more.chunks > most.chunks:
+            raise too_much_stored(whose, "chunks", most.chunks, now.chunks, more.chunks)
+        if most.bytes is not None and more.bytes > 0 and now.bytes + more.bytes > most.bytes:
+            raise too_much_stored(whose, "bytes", most.bytes, now.bytes, more.bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +79,9 @@ class Room:
 
     def require(self, connection: Connection, more: int) -> None:
         """Raise Overloaded if so many more bytes would exceed a limit."""
-        # One transaction at a time, or together they could exceed it.
-        if connection.dialect.name == "postgresql":
-            lock = func.pg_advisory_xact_lock(func.hashtextextended(f"stored by {self.project}", 0))
-            connection.execute(select(lock))
+        kept.lock(connection, self.project)
         used = self.elsewhere + kept.by(connection, self.project)
-        for whose, most in self.limits:
-            if most.bytes is not None and used + more > most.bytes:
-                raise too_much_stored(whose, "bytes", most.bytes, used, more)
+        require_within(self.limits, Size(0, used), Size(0, more))
 
 
 class Rooms:

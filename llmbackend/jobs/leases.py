@@ -112,15 +112,9 @@ _OWNERS = Prepared(  # each owner with queued jobs, by jumping from one to the n
 _AT_WORK = select(jobs.c.owner, func.count()).where(jobs.c.status == "running").group_by(jobs.c.owner)
 
 
-class _Statements(NamedTuple):
-    """The statements of workers with the same places and types."""
-
-    claim: Prepared
-    runnable: Prepared
-
-
 @lru_cache
-def _statements(places: tuple[str, ...], types: tuple[str, ...]) -> _Statements:
+def _statements(places: tuple[str, ...], types: tuple[str, ...]) -> tuple[Prepared, Prepared]:
+    """For workers with these places and types: what claims an owner's next job, and what tells whether there is a job."""
     for_these = (
         jobs.c.status == "queued",
         jobs.c.blocked == 0,
@@ -149,13 +143,14 @@ def _statements(places: tuple[str, ...], types: tuple[str, ...]) -> _Statements:
         )
         .returning(*(given if field.name == "params" else jobs.c[field.name] for field in fields(Claim)))
     )
-    return _Statements(Prepared(claim), Prepared(select(literal(1)).where(*for_these).limit(1)))
+    return Prepared(claim), Prepared(select(literal(1)).where(*for_these).limit(1))
 
 
 def _claim_of(connection: Connection, capacity: WorkerCapacity, owner: str) -> Claim | None:
     moment = now()
     values = {**_given(capacity, moment), **_attempt(capacity, moment), "of_owner": owner}
-    found = _statements(capacity.places, capacity.types).claim(connection, values)
+    claim_next, _ = _statements(capacity.places, capacity.types)
+    found = claim_next(connection, values)
     return Claim(*found[0]) if found else None
 
 
@@ -171,7 +166,8 @@ def _attempt(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:
 
 def runnable(connection: Connection, capacity: WorkerCapacity) -> bool:
     """Whether there is a job that the worker could take, ignoring limits per owner."""
-    return bool(_statements(capacity.places, capacity.types).runnable(connection, _given(capacity, now())))
+    _, any_for = _statements(capacity.places, capacity.types)
+    return bool(any_for(connection, _given(capacity, now())))
 
 
 def _given(capacity: WorkerCapacity, moment: float) -> dict[str, Any]:

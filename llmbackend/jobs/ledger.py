@@ -21,6 +21,7 @@ from ..access.limits import Most, too_many_jobs
 from ..access.room import Room
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from ..storage import kept
+from ..storage.database import one_at_a_time
 from ..storage.prepared import Prepared
 from .tables import dependencies, jobs, now, params, stamp, webhooks
 
@@ -139,13 +140,7 @@ def add(connection: Connection, job: NewJob, **attempt: Any) -> Added:
 def _require_within(connection: Connection, limits: Sequence[Most]) -> None:
     """Raise Overloaded if a limit on jobs is reached."""
     for most in limits:
-        if connection.dialect.name == "postgresql":  # one adds at a time, or the limit could be exceeded
-            lock = select(
-                func.pg_advisory_xact_lock(
-                    func.hashtextextended(f"jobs of {most.whose.kind} {most.whose.name}", 0)
-                )
-            )
-            connection.execute(lock)
+        one_at_a_time(connection, f"jobs of {most.whose.kind} {most.whose.name}")
         column = jobs.c.key if most.whose.kind == "key" else jobs.c.owner
         waiting = jobs.c.status.in_(("queued", "running"))
         query = select(func.count()).where(column == most.whose.name, waiting)

@@ -19,7 +19,9 @@ from sqlalchemy import (
     Engine,
     create_engine,
     event,
+    func,
     make_url,
+    select,
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -134,6 +136,12 @@ def transaction(engine: Engine, *, durable: bool = True) -> Iterator[Connection]
     options = {"llmbackend_write": "durable" if durable else "quick"}
     with engine.connect().execution_options(**options) as connection, connection.begin():
         yield connection
+
+
+def one_at_a_time(connection: Connection, what: str) -> None:
+    """Let no other transaction pass this with the same `what` before this one ends. SQLite has one that writes anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(what, 0))))
 
 
 def _configure(connection: Any, _: Any) -> None:

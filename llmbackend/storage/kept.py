@@ -10,12 +10,19 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, column, func, select, table
 
+from .database import one_at_a_time
+
 
 def size(*texts: str | None) -> int:
     """Return the bytes of texts in UTF-8."""
     return sum(
         len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")) for text in texts if text
     )
+
+
+def lock(connection: Connection, project: str) -> None:
+    """Let one transaction at a time add to what a project stores, or together they could exceed its limits."""
+    one_at_a_time(connection, f"stored by {project}")
 
 
 def by(connection: Connection, project: str) -> int:

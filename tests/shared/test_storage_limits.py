@@ -12,9 +12,9 @@ import llmbackend.backend  # noqa: F401  # which registers every table
 from llmbackend import Overloaded
 from llmbackend.access.caller import Caller, Limits
 from llmbackend.access.limits import Most, Whose
+from llmbackend.access.room import Size, require_within
 from llmbackend.jobs import ledger
 from llmbackend.knowledge.collections.manifests import Manifest, Manifests
-from llmbackend.knowledge.collections.quota import Size, require_within
 from llmbackend.storage.database import connect, transaction
 from tests.shared import services
 

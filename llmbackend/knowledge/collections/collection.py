@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ... import plugins, threads, tracing
 from ...access.names import missing
+from ...access.room import NOTHING, Require, Size
 from ...chunks.own_parser import OwnParser
 from ...engines.filters import Condition
 from ...engines.indexes import FieldType, needed
@@ -28,8 +29,7 @@ from ...inference.fingerprint import AGREE, Fingerprint
 from ...pipeline import paged
 from .current_index import CollectionServices, CurrentIndex
 from .manifests import Manifest, exchanged, made_otherwise
-from .quota import NOTHING, Require, Size, size
-from .storing import Version, removed, store, to_its_end
+from .storing import Version, removed, size, store, to_its_end
 
 if TYPE_CHECKING:
     import numpy as np

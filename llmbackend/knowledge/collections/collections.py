@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from ... import plugins, threads, tracing
 from ...access.names import QualifiedName, missing
+from ...access.room import NOTHING, Require, Size, StorageLimits
 from ...chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ...engines.indexes import INDEX_PLACES, NO_INDEXES, FieldType, Indexes, in_points
 from ...engines.interface import VectorEngine, damaged, gone
@@ -31,7 +32,6 @@ from .current_index import CollectionServices
 from .manifests import Manifest, Manifests, called, taken
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
-from .quota import NOTHING, Require, Size, StorageLimits
 from .written import Written
 
 log = logging.getLogger(__name__)

@@ -16,6 +16,7 @@ from anyio import CancelScope
 
 from ... import panics, plugins, threads, tracing
 from ...access.names import missing
+from ...access.room import StorageLimits
 from ...engines.interface import VectorIndex, damaged, gone
 from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cached_embedder import CachedEmbedder
@@ -23,7 +24,6 @@ from ...turns import Places
 from .manifests import Manifest, Manifests, exchanged
 from .open_indexes import OpenIndexes
 from .physical import PhysicalCollections
-from .quota import StorageLimits
 from .written import Written
 
 log = logging.getLogger(__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import takewhile
 
@@ -26,7 +28,7 @@ MOST_TOKENS = 8192
 """A sentence of up to so many tokens is not cut when tokens are counted: more than any overlap has."""
 
 BETWEEN = "\n\n"
-ENDS = "\n,.;:!?。？！)\"'"
+_END = re.compile(r"""[\n,.;:!?。？！)"'] *""")
 """Where a sentence or phrase ends; chunks are cut there."""
 
 
@@ -93,27 +95,13 @@ def whole_text(chunks: Sequence[Chunk], overlap: int) -> str:
 def _shared(before: str, text: str, overlap: int) -> int:
     """Return the length of the overlap in characters: whole sentences or phrases that end `before` and begin `text`."""
     text = text[: overlap * LONGEST_TOKEN]
-    # The longest proper prefix of each prefix that is also its suffix (Knuth, Morris, Pratt).
-    borders = [0] * len(text)
-    length = 0
-    for at in range(1, len(text)):
-        while length and text[at] != text[length]:
-            length = borders[length - 1]
-        length += text[at] == text[length]
-        borders[at] = length
-    length = 0
-    for letter in before[-len(text) :] if text else "":
-        if length == len(text):
-            length = borders[length - 1]
-        while length and letter != text[length]:
-            length = borders[length - 1]
-        length += letter == text[length]
-    while length:
-        ahead = before[: len(before) - length].rstrip(" ")
-        if ahead and ahead[-1] in ENDS and length < len(text) and _tokens(text[:length]) <= overlap:
-            return length
-        length = borders[length - 1]
-    return 0
+    above = before[: max(0, len(before) - len(text))].rstrip(" ")
+    ends = (len(before) - end.end() for end in _END.finditer(before, max(0, len(above) - 1)))
+    lengths = [one for one in ends if 0 < one < len(text) and before.endswith(text[:one])]
+    first = bisect_left(
+        lengths, -overlap, key=lambda length: -_tokens(text[:length])
+    )  # longer ones come first
+    return lengths[first] if first < len(lengths) else 0
 
 
 def _tokens(shared: str) -> int:

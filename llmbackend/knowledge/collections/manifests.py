@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -21,9 +21,12 @@ from sqlalchemy import (
     Float,
     Insert,
     Integer,
+    Row,
+    Select,
     String,
     Table,
     Text,
+    UpdateBase,
     delete,
     func,
     insert,
@@ -36,15 +39,16 @@ from sqlalchemy.exc import IntegrityError
 from ... import tracing
 from ...access import shares
 from ...access.names import QualifiedName
+from ...access.room import Require, Size
 from ...engines.bm25 import NAME as BM25
 from ...engines.bm25 import EnglishOfEdge
 from ...engines.indexes import FieldType
 from ...engines.interface import Layout, Physical
 from ...errors import Conflict
 from ...inference.fingerprint import Fingerprint
+from ...storage import kept
 from ...storage.database import transaction
 from ...storage.schema import metadata
-from .quota import DIMENSION, Require, Size
 
 table = Table(
     "collections",
@@ -74,7 +78,7 @@ table = Table(
 )
 """`documents` and `chunks` are null while a collection may be written to, and after a kill; then its index is counted.
 
-`stored_chunks` and `stored_bytes` (quota.py) are null in collections of earlier versions, until they are measured.
+`stored_chunks` and `stored_bytes` (access/room.py) are null in collections of earlier versions, until they are measured.
 """
 
 orphans = Table(
@@ -103,6 +107,8 @@ FREEZE = 60.0
 """Seconds after which a freeze ends if the process that exchanges the collection is killed."""
 CLOCK_SECONDS = 5.0
 """Seconds that the clocks of two processes may differ."""
+DIMENSION = 4
+"""Bytes of one dimension of a vector."""
 
 
 @dataclass(frozen=True)
@@ -229,22 +235,28 @@ class Manifests:
         self._engine = engine
         self._holder = holder
 
-    def all(self) -> list[Manifest]:
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         with self._engine.connect() as connection:
-            return [Manifest(**row) for row in connection.execute(select(*_SHOWN)).mappings()]
+            return connection.execute(query).all()
+
+    def _change(self, statement: UpdateBase, *, durable: bool = True) -> int:
+        """Execute one statement as a transaction; return how many rows it changed."""
+        with transaction(self._engine, durable=durable) as connection:
+            return connection.execute(statement).rowcount
+
+    def all(self) -> list[Manifest]:
+        return [Manifest(**row._mapping) for row in self._rows(select(*_SHOWN))]
 
     def find(self, name: QualifiedName) -> tuple[Manifest | None, bool]:
         """Return a collection's current manifest (None if there is none), and whether the collection is frozen."""
         query = select(*_SHOWN, _frozen(time.time()).label("frozen")).where(
             table.c.project == name.project, table.c.name == name.name
         )
-        with self._engine.connect() as connection:
-            row = connection.execute(query).mappings().first()
+        row = next(iter(self._rows(query)), None)
         if row is None:
             return None, False
-        columns = dict(row)
-        frozen = columns.pop("frozen")
-        return Manifest(**columns), bool(frozen)
+        *shown, frozen = tuple(row)
+        return Manifest(*shown), bool(frozen)
 
     def freeze(self, manifest: Manifest, *, longer: bool = False) -> None:
         """Keep other processes from writing for FREEZE seconds, or extend a freeze by that (`longer`).
@@ -253,48 +265,39 @@ class Manifests:
         """
         moment = time.time()
         which = _is(manifest) & (_frozen(moment) if longer else ~_frozen(moment))
-        with transaction(self._engine) as connection:
-            changed = connection.execute(update(table).where(which).values(frozen=moment + FREEZE))
-            if changed.rowcount != 1:
-                raise exchanged(manifest.called)
+        if self._change(update(table).where(which).values(frozen=moment + FREEZE)) != 1:
+            raise exchanged(manifest.called)
 
     def thaw(self, manifest: Manifest) -> None:
-        with transaction(self._engine) as connection:
-            connection.execute(update(table).where(_is(manifest)).values(frozen=0.0))
+        self._change(update(table).where(_is(manifest)).values(frozen=0.0))
 
     def orphans(self) -> list[tuple[str, str]]:
         """Return `(physical id, engine)` of each orphan that this process has to remove."""
-        with self._engine.connect() as connection:
-            mine = select(orphans).where(orphans.c.holder.in_(["", self._holder]), orphans.c.job == "")
-            return [(row.physical, row.engine) for row in connection.execute(mine)]
+        mine = select(orphans).where(orphans.c.holder.in_(["", self._holder]), orphans.c.job == "")
+        return [(row.physical, row.engine) for row in self._rows(mine)]
 
     def left_by_jobs(self) -> list[tuple[str, str, str]]:
         """Return `(physical id, engine, job id)` of each orphan that a job keeps for its next attempt."""
-        with self._engine.connect() as connection:
-            left = connection.execute(select(orphans).where(orphans.c.job != ""))
-            return [(row.physical, row.engine, row.job) for row in left]
+        left = self._rows(select(orphans).where(orphans.c.job != ""))
+        return [(row.physical, row.engine, row.job) for row in left]
 
     def begin(self, physical_id: str, engine: str, job: str = "") -> None:
         """Note an orphan, before its physical collection is made."""
-        with transaction(self._engine) as connection:
-            connection.execute(self._as_orphan(physical_id, engine, job))
+        self._change(self._as_orphan(physical_id, engine, job))
 
     def removed(self, physical_id: str) -> None:
         """Forget an orphan whose physical collection was removed."""
-        with transaction(self._engine) as connection:
-            connection.execute(delete(orphans).where(orphans.c.physical == physical_id))
+        self._change(delete(orphans).where(orphans.c.physical == physical_id))
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return the numbers of documents and chunks of closed collections, by collection id."""
         closed = select(table.c.id, table.c.documents, table.c.chunks).where(table.c.documents.is_not(None))
-        with self._engine.connect() as connection:
-            return {row.id: (row.documents, row.chunks) for row in connection.execute(closed)}
+        return {row.id: (row.documents, row.chunks) for row in self._rows(closed)}
 
     def note_counts(self, manifest: Manifest, counts: tuple[int, int] | None) -> None:
         """Store the counts when a collection is closed, or (None) forget them before it is written to."""
         documents, chunks = counts or (None, None)
-        with transaction(self._engine) as connection:
-            connection.execute(update(table).where(_is(manifest)).values(documents=documents, chunks=chunks))
+        self._change(update(table).where(_is(manifest)).values(documents=documents, chunks=chunks))
 
     def insert(
         self,
@@ -315,8 +318,8 @@ class Manifests:
                 )
                 if require is not None and size is not None:
                     self._require(connection, manifest, size, require)
-                kept = {"documents": documents, "chunks": chunks, **_columns(size)}
-                connection.execute(insert(table).values({**asdict(manifest), **kept}))
+                contains = {"documents": documents, "chunks": chunks, **_columns(size)}
+                connection.execute(insert(table).values({**asdict(manifest), **contains}))
         except IntegrityError as error:
             raise taken(manifest.called) from error
 
@@ -325,18 +328,15 @@ class Manifests:
     def size(self, manifest: Manifest) -> Size | None:
         """Return the collection's stored size; None if it was not measured yet."""
         query = select(table.c.stored_chunks, table.c.stored_bytes).where(table.c.id == manifest.id)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).first()
+        row = next(iter(self._rows(query)), None)
         return None if row is None or row.stored_bytes is None else Size(*row)
 
     def unmeasured(self, project: str) -> list[QualifiedName]:
         query = select(table.c.name).where(table.c.project == project, table.c.stored_bytes.is_(None))
-        with self._engine.connect() as connection:
-            return [QualifiedName(project, name) for name in connection.execute(query).scalars()]
+        return [QualifiedName(project, name) for (name,) in self._rows(query)]
 
     def measured(self, manifest: Manifest, size: Size) -> None:
-        with transaction(self._engine, durable=False) as connection:
-            connection.execute(update(table).where(table.c.id == manifest.id).values(_columns(size)))
+        self._change(update(table).where(table.c.id == manifest.id).values(_columns(size)), durable=False)
 
     def grow(self, manifest: Manifest, more: Size, require: Require | None = None) -> None:
         """Add to a collection's size (or subtract: `more` may be negative). Raises what `require` raises."""
@@ -356,11 +356,7 @@ class Manifests:
             self._require(connection, manifest, more, require)
 
     def _require(self, connection: Connection, manifest: Manifest, more: Size, require: Require) -> None:
-        if (
-            connection.dialect.name == "postgresql"
-        ):  # one write at a time, or together they could pass the limit
-            lock = func.pg_advisory_xact_lock(func.hashtextextended(f"stored by {manifest.project}", 0))
-            connection.execute(select(lock))
+        kept.lock(connection, manifest.project)
         vectors = more.chunks * DIMENSION * manifest.dimension
         require(self._stored(connection, manifest.project), more.more(Size(0, vectors)))
 
@@ -376,28 +372,25 @@ class Manifests:
     def model_id(self, made_by: Fingerprint) -> str:
         """Return the id of a model's fingerprint, and store it if it is new."""
         dimension = 0 if made_by.vectors is None else made_by.vectors.shape[1]
-        with self._engine.connect() as connection:
-            for row in connection.execute(select(models).where(models.c.dimension == dimension)):
-                if Fingerprint.from_json(json.loads(row.fingerprint)).agrees(made_by):
-                    return str(row.id)
+        for row in self._rows(select(models).where(models.c.dimension == dimension)):
+            if Fingerprint.from_json(json.loads(row.fingerprint)).agrees(made_by):
+                return str(row.id)
         told = made_by.to_json()
         of = json.dumps([made_by.key, made_by.query, made_by.passage])
         name = hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
-        with suppress(IntegrityError), transaction(self._engine) as connection:  # another process was faster
-            new = {"id": name, "dimension": dimension, "fingerprint": json.dumps(told)}
-            connection.execute(insert(models).values(new))
+        new = {"id": name, "dimension": dimension, "fingerprint": json.dumps(told)}
+        with suppress(IntegrityError):  # another process was faster
+            self._change(insert(models).values(new))
         return name
 
     def model(self, model_id: str) -> Fingerprint:
-        with self._engine.connect() as connection:
-            kept = connection.execute(select(models.c.fingerprint).where(models.c.id == model_id))
-            return Fingerprint.from_json(json.loads(kept.scalar_one()))
+        ((told,),) = self._rows(select(models.c.fingerprint).where(models.c.id == model_id))
+        return Fingerprint.from_json(json.loads(told))
 
     def note_model(self, manifest: Manifest) -> None:
         """Store which model made a collection's vectors, unless the collection was exchanged meanwhile."""
         values = {"embedding_model": manifest.embedding_model, "made_by": manifest.made_by}
-        with transaction(self._engine) as connection:
-            connection.execute(update(table).where(_is(manifest)).values(values))
+        self._change(update(table).where(_is(manifest)).values(values))
 
     def swap(self, old: Manifest, new: Manifest, *, frozen: bool) -> None:
         """Replace a collection's physical collection by another, so far an orphan; the old one becomes an orphan.

@@ -1,15 +1,18 @@
-"""Writes documents to an index and removes them, and notes the change of their collection's size."""
+"""Writes documents to an index and removes them, and notes the change of their collection's size in the SQL database.
+
+After a kill, that size is counted anew.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio import CancelScope
 
+from ...access.room import NOTHING, Require, Size
 from ...engines.interface import Chunk, VectorIndex
-from .quota import NOTHING, Require, Size, size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +22,9 @@ _Result = TypeVar("_Result")
 
 Version = tuple[str, str]
 """A document's id and the hash of its content."""
+
+NUMBER = 8
+"""Bytes that a number in metadata counts for."""
 
 MEASURED_AT_ONCE = 256
 """Documents that are measured in one call, during which an index may block everything else."""
@@ -35,6 +41,21 @@ async def to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
             await asyncio.wait([task])
         raise
     return task.result()
+
+
+def size(chunks: Iterable[Chunk]) -> Size:
+    found = [_bytes(chunk.text) + _bytes(chunk.metadata) + _bytes(chunk.place) for chunk in chunks]
+    return Size(len(found), sum(found))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode(errors="replace"))
+    if isinstance(value, dict):
+        return sum(_bytes(name) + _bytes(one) for name, one in value.items())
+    if isinstance(value, list):
+        return sum(map(_bytes, value))
+    return NUMBER
 
 
 def _sizes(index: VectorIndex, document_ids: Sequence[str]) -> Size:

@@ -19,6 +19,7 @@ from anyio import CancelScope
 
 from ... import threads
 from ...access.names import QualifiedName
+from ...access.room import NOTHING, Size
 from ...engines.interface import Chunk, Stored, VectorIndex, fitting
 from ...errors import InvalidRequest, NotFound, Overloaded
 from ...inference.fingerprint import Fingerprint
@@ -32,7 +33,7 @@ from ...schemas import (
 )
 from .collections import Collections, require_few
 from .manifests import Manifest
-from .quota import NOTHING, Size, size
+from .storing import size
 
 if TYPE_CHECKING:
     import numpy as np
