@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Connection, Integer, String, Table, delete, insert, select
 
+from .clock import now, stamp
 from .schemas.audit import AuditEntry, AuditLog, AuditRequest
 from .storage.database import Database
 from .storage.schema import metadata
@@ -83,11 +83,11 @@ class Audit:
 
     def note(self, **what: str) -> None:
         row = {name: value[: table.c[name].type.length or None] for name, value in what.items()}  # type: ignore[attr-defined]
-        row["at"] = _stamp(time.time())
+        row["at"] = stamp()
         self._written(self._database.write(_add, row))
         if time.monotonic() - self._tidied > _DAY:
             self._tidied = time.monotonic()
-            self._written(self._database.write(_remove, _stamp(time.time() - self._keep)))
+            self._written(self._database.write(_remove, stamp(now() - self._keep)))
 
     async def log(self, reach: str | None, asked: AuditRequest) -> AuditLog:
         """Return the entries so far, newest first, of the project `reach`, or of all if that is None."""
@@ -107,10 +107,6 @@ class Audit:
     def _done(self, writing: asyncio.Future[None]) -> None:
         error = None if writing.cancelled() else writing.exception()
         self._vitals.failed("audit", error) if error is not None else self._vitals.well("audit")
-
-
-def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def _add(connection: Connection, row: dict[str, str]) -> None:

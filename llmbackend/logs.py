@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from datetime import UTC, datetime
 from typing import Literal
 
 from . import tracing
+from .clock import stamp
 
 
 class _OneLine(logging.Formatter):
@@ -24,7 +24,7 @@ class _JSON(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": stamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

@@ -20,9 +20,9 @@ from sqlalchemy import Engine, select
 
 from .. import threads
 from ..access.names import QualifiedName
+from ..clock import stamp
 from ..disk import Disk
 from ..errors import Conflict, LLMBackendError, NotFound
-from ..jobs.tables import stamp
 from ..knowledge.collections import manifests
 from ..knowledge.collections.collections import Collections
 from ..storage import schema

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, literal, select, text, update
 
+from ..clock import now, stamp
 from ..errors import LLMBackendError
 from ..storage.prepared import Prepared
 from .ledger import ENDED, MOMENT, Claim, NewJob, add, fail_all
-from .tables import jobs, now, params, stamp
+from .tables import jobs, params
 
 MAX_ATTEMPTS = 5
 """After so many attempts in a row lost without progress, the job fails as `lost`."""

@@ -19,11 +19,12 @@ from .. import addresses, json_writing
 from ..access.caller import DEFAULT, Caller
 from ..access.limits import Most, too_many_jobs
 from ..access.room import Room
+from ..clock import now, stamp
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
 from ..storage import kept
 from ..storage.database import one_at_a_time
 from ..storage.prepared import Prepared
-from .tables import dependencies, jobs, now, params, stamp, webhooks
+from .tables import dependencies, jobs, params, webhooks
 
 MOMENT: BindParameter[float] = bindparam("moment")
 

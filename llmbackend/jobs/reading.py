@@ -10,12 +10,13 @@ from typing import Any, get_args
 
 from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
+from ..clock import now, stamp
 from ..errors import Conflict, JobExpired, LLMBackendError
 from ..schemas import JobProgress, JobRows, JobState, JobStatus, JobWebhook
 from . import results
 from .ledger import WAITS, find, missing, of_project
 from .registry import TYPES
-from .tables import dependencies, jobs, now, stamp, webhooks
+from .tables import dependencies, jobs, webhooks
 
 log = logging.getLogger(__name__)
 

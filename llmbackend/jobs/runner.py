@@ -16,6 +16,7 @@ from ..access.decision import ended
 from ..access.limits import Limiter
 from ..access.register import Register
 from ..access.room import Rooms
+from ..clock import now
 from ..disk import Disk
 from ..errors import BackendError, InsufficientStorage, LLMBackendError
 from ..inference.budget import in_bulk
@@ -27,7 +28,6 @@ from .attempt import Attempt
 from .context import Context, JobServices, Waits
 from .ledger import LostAttempt
 from .registry import TYPES, JobType, access_needed, parsed
-from .tables import now
 
 log = logging.getLogger(__name__)
 

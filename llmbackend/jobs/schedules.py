@@ -32,11 +32,11 @@ from ..access.caller import Caller
 from ..access.limits import Most
 from ..access.names import QualifiedName, qualified
 from ..access.room import Room
+from ..clock import CLOCK_SECONDS, now, stamp
 from ..errors import Forbidden, InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from ..storage.schema import metadata
 from . import ledger
-from .tables import CLOCK_SECONDS, now, stamp
 
 log = logging.getLogger(__name__)
 

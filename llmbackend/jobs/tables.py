@@ -3,9 +3,6 @@ change."""
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
-
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -22,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 
+from ..clock import CLOCK_SECONDS, now
 from ..storage.schema import metadata
 
 jobs = Table(
@@ -118,26 +116,6 @@ webhooks = Table(
 )
 
 
-CLOCK_SECONDS = 5.0
-"""Differences between clocks, and changes of a clock, up to this many seconds are ignored."""
-
-
-def now() -> float:
-    return time.time()
-
-
-class ClockWatch:
-    """Notices when the system clock is set."""
-
-    def __init__(self) -> None:
-        self._ahead = time.time() - time.monotonic()
-
-    def moved(self) -> float:
-        """The seconds by which the clock was set since the last call; negative if it went back."""
-        before, self._ahead = self._ahead, time.time() - time.monotonic()
-        return self._ahead - before
-
-
 def reckon_anew(connection: Connection) -> None:
     """Shift leases and due times that were computed before the clock was set back, so that they do not come late."""
     moment = now()
@@ -148,9 +126,3 @@ def reckon_anew(connection: Connection) -> None:
         anew = {one.name: one - table.c.reckoned_at + moment for one in moments}
         later = table.c.reckoned_at > moment + CLOCK_SECONDS
         connection.execute(update(table).where(still, later).values(reckoned_at=moment, **anew))
-
-
-def stamp(seconds: float | None = None) -> str:
-    """A moment, by default now, in ISO 8601 UTC, which sorts as text."""
-    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds")

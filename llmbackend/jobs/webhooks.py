@@ -23,12 +23,13 @@ from sqlalchemy import Connection, func, literal, select, update
 
 from .. import addresses, threads
 from ..access.caller import DEFAULT
+from ..clock import now, stamp
 from ..errors import InvalidRequest
 from ..schemas import JobStatus
 from ..storage.database import Database
 from . import reading
 from .ledger import MOMENT
-from .tables import jobs, now, stamp
+from .tables import jobs
 from .tables import webhooks as table
 
 log = logging.getLogger(__name__)

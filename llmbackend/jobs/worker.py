@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection
 
 from .. import threads
+from ..clock import CLOCK_SECONDS, ClockWatch, now
 from ..disk import Disk
 from ..storage.database import Database
 from ..vitals import Vitals
@@ -24,7 +25,7 @@ from .leases import Claimed, WorkerCapacity
 from .ledger import LostAttempt, NewJob
 from .registry import TYPES
 from .runner import Runner
-from .tables import CLOCK_SECONDS, ClockWatch, now, reckon_anew
+from .tables import reckon_anew
 from .webhooks import Deliveries
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmbackend import LLMBackendClient
-from llmbackend.jobs.tables import CLOCK_SECONDS, ClockWatch
+from llmbackend.clock import CLOCK_SECONDS, ClockWatch
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.receiver import Receiver, receiver

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from llmbackend import LLMBackendClient
-from llmbackend.jobs.tables import stamp
+from llmbackend.clock import stamp
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import serving

@@ -381,6 +381,7 @@ STOREYS = (
         "schemas",
         "settings",
         "sse",
+        "clock",
         "addresses",
         "alike",
         "audit",

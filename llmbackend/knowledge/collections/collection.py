@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from ... import plugins, threads, tracing
+from ... import plugins, threads
 from ...access.names import missing
 from ...access.room import NOTHING, Require, Size
 from ...chunks.own_parser import OwnParser
@@ -164,9 +164,7 @@ class Collection(CurrentIndex):
         each. After a failure nothing of them is stored; a cancelled call returns when all is written. Raises Conflict if
         the collection's vectors are by another model than `made_by`, and Overloaded if the project's storage is used up.
         """
-        require = await self._storage_limits()
-        if require is not None and self._services.measure is not None:
-            await self._services.measure(self.manifest.project)
+        require = await self._services.storage_limits(self.manifest.project)
         async with self.writing():
             if made_by is not None:
                 await self.accept(made_by, to_write=True)
@@ -236,13 +234,6 @@ class Collection(CurrentIndex):
             self._counts, self._unflushed = None, True
 
     # How much it stores
-
-    async def _storage_limits(self) -> Require | None:
-        """Return the check that the current caller's limits allow a write to the project; None without limits."""
-        limits = self._services.limits
-        if limits is None:
-            return None
-        return await limits.of(tracing.current().caller, self.manifest.project)
 
     async def measure(self) -> None:
         """Make sure that the database knows how much the collection stores."""

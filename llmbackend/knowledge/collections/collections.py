@@ -86,8 +86,7 @@ class Collections:
             self._open_indexes,
             self.written,
             plugin_seconds,
-            limits,
-            self._measure,
+            self.storage_limits,
         )
         self._limits = limits
         self._measured: set[str] = set()

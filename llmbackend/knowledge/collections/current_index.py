@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from anyio import CancelScope
 
-from ... import panics, plugins, threads, tracing
+from ... import panics, threads, tracing
 from ...access.names import missing
-from ...access.room import StorageLimits
+from ...access.room import Require
 from ...engines.interface import VectorIndex, damaged, gone
 from ...errors import BackendError, Conflict, LLMBackendError
 from ...inference.cached_embedder import CachedEmbedder
@@ -48,11 +48,10 @@ class CollectionServices:
     embedder: CachedEmbedder
     open: OpenIndexes
     written: Written[Any]
-    plugin_seconds: float = plugins.SECONDS
+    plugin_seconds: float
     """Seconds that one call of a project's own parser may take."""
-    limits: StorageLimits | None = None
-    measure: Callable[[str], Awaitable[None]] | None = None
-    """Makes sure that the database knows how much a project stores."""
+    storage_limits: Callable[[str], Awaitable[Require | None]]
+    """Returns the check that the current caller may store more in a project; None without limits."""
 
 
 class _Rebuilding:

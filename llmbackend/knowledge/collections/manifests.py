@@ -40,6 +40,7 @@ from ... import tracing
 from ...access import shares
 from ...access.names import QualifiedName
 from ...access.room import Require, Size
+from ...clock import CLOCK_SECONDS
 from ...engines.bm25 import NAME as BM25
 from ...engines.bm25 import EnglishOfEdge
 from ...engines.indexes import FieldType
@@ -105,8 +106,6 @@ models = Table(
 
 FREEZE = 60.0
 """Seconds after which a freeze ends if the process that exchanges the collection is killed."""
-CLOCK_SECONDS = 5.0
-"""Seconds that the clocks of two processes may differ."""
 DIMENSION = 4
 """Bytes of one dimension of a vector."""
 
