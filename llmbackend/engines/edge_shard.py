@@ -10,6 +10,9 @@ from .qdrant import DENSE, HNSW_EF_CONSTRUCT, HNSW_M, INDEXED_FIELDS, SPARSE
 
 GRAPH_FROM = 5_000  # kilobytes of vectors; fewer are searched as fast without a graph
 FULL_SCAN = 10_000  # kilobytes of vectors; fewer are all looked at, even if there is a graph
+LOOKED_AT = 500
+"""If fewer points fit a filter, a search by words looks at each; else at the points that have one of the words. With Edge's
+default of 5,000 points, looking at 2,000 among 300,000 takes twice as long as the latter."""
 WRITTEN = "written"
 OWN_FIELDS = {**INDEXED_FIELDS, WRITTEN: "integer"}
 """Our own fields with an index, and its type. Points are named by the time at which they were written (columns.py)."""
@@ -23,7 +26,11 @@ def config(dimension: int, *, graph: bool = True) -> Any:
     mapped = edge.Memory.Cold
     return edge.EdgeConfig(
         vectors={DENSE: edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)},
-        sparse_vectors={SPARSE: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf, memory=mapped)},
+        sparse_vectors={
+            SPARSE: edge.EdgeSparseVectorParams(
+                full_scan_threshold=LOOKED_AT, modifier=edge.Modifier.Idf, memory=mapped
+            )
+        },
         # Without links of their own for the values of each indexed field: no search goes through the graph by a filter.
         hnsw_config=edge.HnswIndexConfig(
             m=HNSW_M if graph else 0,

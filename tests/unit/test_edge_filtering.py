@@ -248,6 +248,45 @@ def test_with_a_graph_the_best_that_fit_are_found(
     assert hits == 400 if looked_at == 10_000 else hits >= 390
 
 
+def test_by_words_the_best_that_fit_are_found_however_many_these_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, layout = random.Random(8), Layout(2, {"team": "integer"})
+    words = ["quay", "crane", "tide", "mole", "dredger", "pilot", "buoy"]
+    chunks = [
+        Chunk(
+            f"d{n}",
+            "h",
+            0,
+            1,
+            " ".join(rng.choices(words, k=rng.randrange(1, 9))),
+            {"team": n % 4, "other": n % 4},
+        )
+        for n in range(1500)
+    ]
+    found = []
+    for looked_at in (1, 500):
+        monkeypatch.setattr(edge_shard, "LOOKED_AT", looked_at)
+        folder = tmp_path / str(uuid.uuid4())
+        EdgeIndex.create(folder, 2, layout.indexes)
+        index = EdgeIndex(folder)
+        index.upsert(chunks, np.ones((len(chunks), 2), np.float32))
+        index.close()
+        _build(folder, layout, "segments")
+        index = EdgeIndex(folder)
+        _read(index, {"other": 1})
+        for field in ("team", "other"):
+            asked = Search(
+                "a crane or a buoy", None, mode="sparse", top_k=300, conditions=conditions({field: 1})
+            )
+            hits = index.search(asked)
+            assert {hit.chunk.metadata[field] for hit in hits} == {1}
+            found.append([round(hit.score, 4) for hit in hits])
+        index.close()
+    assert found[0] == found[1] == found[2] == found[3]
+    assert 100 < len(found[0]) < 300
+
+
 @pytest.mark.parametrize("mode", ["dense", "sparse", "hybrid"])
 @pytest.mark.parametrize("clock", ["stands still", "was not indexed"])
 def test_points_that_have_no_time_of_their_own_are_named_by_their_ids(
