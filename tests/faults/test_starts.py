@@ -105,9 +105,14 @@ def test_a_chat_model_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_a_damaged_queue_and_cache_are_made_anew(tmp_path: Path) -> None:
     for name in ("queue.db", "embeddings.db"):
         (tmp_path / name).write_bytes(b"garbage" * 1000)
-    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
+    shared = Settings(
+        data_dir=tmp_path, database_url=f"sqlite:///{tmp_path / 'state.db'}"
+    )  # which uses the queue
+    with LLMBackendClient(transport=LocalTransport(shared)) as client:
         job = client.submit_job("batch_embed", {"texts": ["a text"]})
         assert client.wait_for_job(job, 60).count == 1
+    for name in ("queue.db", "embeddings.db"):
+        assert (tmp_path / name).read_bytes().startswith(b"SQLite")
 
 
 def _run(folder: Path, command: str, *inside: str, **variables: str) -> tuple[int, str]:
