@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -31,26 +31,20 @@ def split_text(text: str, size: int, overlap: int) -> list[str]:
     return [part for whole in joined if (part := whole.strip())]
 
 
-def _pieces(text: str, size: int) -> Iterator[_Piece]:
-    """Yield a text's largest divisions that fit: paragraphs, else sentences, phrases, words and characters."""
+def _pieces(text: str, size: int, level: int = 0) -> Iterator[_Piece]:
+    """Yield a text's largest divisions that fit: paragraphs, else items of a list, sentences, phrases, words and characters.
+
+    What is divided in one way is not divided in that way again: without what was before it, a part may have an end of a
+    sentence at its beginning, and another one after that.
+    """
     tokens = len(tokens_of(text))
-    parts = _divided(text, size) if tokens > size else []
-    if len(parts) < 2:
-        yield _Piece(text, tokens)
-        return
-    for part in parts:
-        yield from _pieces(part, size)
-
-
-def _divided(text: str, size: int) -> list[str]:
-    if len(paragraphs := _before("\n\n", text)) > 1:
-        return paragraphs
-    if len(found := units(text, size)) > 1:
-        return found
-    if len(phrases := re.findall(_PHRASES, text)) > 1:
-        return phrases
-    words = _before(" ", text)
-    return words if len(words) > 1 else list(text)
+    if tokens > size:
+        for number, divide in enumerate(_DIVISIONS[level:], level + 1):
+            if len(parts := divide(text, size)) > 1:
+                for part in parts:
+                    yield from _pieces(part, size, number)
+                return
+    yield _Piece(text, tokens)
 
 
 def _before(separator: str, text: str) -> list[str]:
@@ -91,10 +85,12 @@ _ITEM = re.compile(r"^[ \t]*(?:[-*+•–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])[ \t]+
 
 def units(text: str, size: int) -> list[str]:
     """Return a list's items, or else a text's sentences."""
-    starts = list(_items(text))
-    if len(starts) > 1 or (starts and starts[0]):
-        return _cut(text, [start for start in starts if start])
-    return _sentences(text, size)
+    found = _listed(text, size)
+    return found if len(found) > 1 else _sentences(text, size)
+
+
+def _listed(text: str, size: int) -> list[str]:
+    return _cut(text, [start for start in _items(text) if start])
 
 
 def _items(text: str) -> Iterator[int]:
@@ -134,3 +130,14 @@ def _parts(sentence: str, longest: int, size: int) -> Iterator[str]:
 
 def _cut(text: str, places: list[int]) -> list[str]:
     return [text[start:end] for start, end in pairwise([0, *places, len(text)])]
+
+
+_DIVISIONS: Sequence[Callable[[str, int], list[str]]] = (
+    lambda text, size: _before("\n\n", text),
+    _listed,
+    _sentences,
+    lambda text, size: re.findall(_PHRASES, text),
+    lambda text, size: _before(" ", text),
+    lambda text, size: list(text),
+)
+"""Ways to divide a text, from the largest parts to the smallest."""

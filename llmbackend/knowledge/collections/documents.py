@@ -97,11 +97,9 @@ def _shared(before: str, text: str, overlap: int) -> int:
     text = text[: overlap * LONGEST_TOKEN]
     above = before[: max(0, len(before) - len(text))].rstrip(" ")
     ends = (len(before) - end.end() for end in _END.finditer(before, max(0, len(above) - 1)))
-    lengths = [one for one in ends if 0 < one < len(text) and before.endswith(text[:one])]
-    first = bisect_left(
-        lengths, -overlap, key=lambda length: -_tokens(text[:length])
-    )  # longer ones come first
-    return lengths[first] if first < len(lengths) else 0
+    lengths = [length for length in ends if 0 < length < len(text)]  # the longest first
+    few = bisect_left(lengths, -overlap, key=lambda length: -_tokens(text[:length]))
+    return next((length for length in lengths[few:] if before.endswith(text[:length])), 0)
 
 
 def _tokens(shared: str) -> int:
