@@ -124,6 +124,7 @@ def _orders() -> socket.socket:
 _PARTS = (
     "cli",
     "server.running",
+    "jobs.wakeups",
     "inference.local_chat",
     "engines.bm25_first",
     "analysis",
