@@ -43,20 +43,22 @@ sys.path.append(str(PLUGIN))
 MODELS = load().models_path.absolute()
 LONGEST = {
     "test_agents",
+    "test_answers",
     "test_backup",
     "test_chat",
-    "test_giving_up",
-    "test_import",
+    "test_contract",
     "test_kill",
     "test_kill_reindex",
-    "test_kill_writing",
-    "test_rebuild",
+    "test_openai_client",
+    "test_readme",
     "test_responses",
+    "test_retrieval",
     "test_shared_collections",
     "test_terminal",
     "test_transfer",
     "test_usage",
-    "test_vectors",
+    "test_webhooks",
+    "test_workers",
 }
 """Files that take more than a minute."""
 
