@@ -126,8 +126,8 @@ GRACE = 10
 
 
 async def _use_quiet_moments() -> None:
-    """Do what would otherwise delay requests: import LlamaIndex, which takes seconds and is needed for the
-    first long text; collect garbage."""
+    """Do what would otherwise delay requests: import LlamaIndex, which takes seconds and is needed for agents and for
+    analyses by larger models; collect garbage."""
     await asyncio.sleep(QUIET)
     await tracing.quiet(QUIET)
     await threads.files(llamaindex_import.load)
