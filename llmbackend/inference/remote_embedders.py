@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +78,7 @@ class RemoteEmbedder(ABC):
         self._bytes_a_token: float = BYTES_A_TOKEN  # in the texts counted last
         self.known: Fingerprint | None = None
         """The model's fingerprint when the server was last checked."""
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._reconnected = 0  # the upstream's count at that time
         upstream.watched = True
         upstream.budget = budget.of_server(upstream.url, "embed", budget.UNTOLD)

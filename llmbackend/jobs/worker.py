@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -90,7 +91,7 @@ class Worker:
         self._jobs_wait = asyncio.Event()  # set if there may be jobs to claim
         self._ready = asyncio.Event()  # set if the state was READY when last noted
         self._beat = time.monotonic()
-        self._expired = 0.0
+        self._expired = -math.inf
         self._clock = ClockWatch()
         self._reckoned = False  # whether all stored times agree with the present clock
 

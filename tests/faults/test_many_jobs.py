@@ -7,11 +7,13 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llmbackend import Conflict, JobExpired, LLMBackendClient, NotFound, Unauthorized
 from llmbackend.backend import Backend
+from llmbackend.jobs import worker
 from llmbackend.local import LocalTransport
 from llmbackend.operations import call
 from llmbackend.settings import Settings
@@ -106,8 +108,14 @@ def test_results_are_kept_for_their_time(tmp_path: Path) -> None:
             client.retry_job(job_id)
 
 
-def test_jobs_are_remembered_for_their_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("up", [0, 1_000_000], ids=["just started", "days ago"])
+def test_jobs_are_remembered_for_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, up: float
+) -> None:
+    """Also on a machine whose clock since its start reads next to nothing."""
     params = {"texts": ["a b"]}
+    began = time.monotonic() - up
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: time.monotonic() - began))
     with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path))) as client:
         first = client.submit_job("count_words", params, idempotency_key="once")
         client.wait_for_job(client.submit_job("count_words", params, depends_on=first), 60)
