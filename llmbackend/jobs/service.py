@@ -51,7 +51,7 @@ class Jobs:
         """
         self._database = database
         self._open_queue = queue
-        self._queue: Wakeups | None = None
+        self._opening: asyncio.Task[Wakeups] | None = None
         self._listens = listens
         self._worker = worker
         self.deliveries = deliveries
@@ -78,8 +78,10 @@ class Jobs:
         await self._watching.close()
         if self._worker is not None:
             await self._worker.close()
-        if self._queue is not None:
-            await threads.database(self._queue.stop)
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+            if self._opening.exception() is None:
+                await threads.database(self._opening.result().stop)
 
     async def submit(self, job: NewJob) -> str:
         """Submit a job; return its id once it is stored. Raises what `ledger.add` raises."""
@@ -223,12 +225,16 @@ class Jobs:
             self._news.set()
 
     async def _opened(self) -> Wakeups:
-        """The queue. Raises BackendError if it cannot be used."""
-        if self._queue is None:
-            self._queue = await threads.database(self._open_queue)
-            if self._worker is not None:
-                await threads.database(self._queue.listen, self._woken)
-        return self._queue
+        """The queue. Raises BackendError if it cannot be used, and then opens it again when next called."""
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = asyncio.create_task(self._open())
+        return await asyncio.shield(self._opening)  # so that `close` finds what is opened
+
+    async def _open(self) -> Wakeups:
+        queue = await threads.database(self._open_queue)
+        if self._worker is not None:
+            await threads.database(queue.listen, self._woken)
+        return queue
 
     async def _announce(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from llmbackend import Conflict, LLMBackendClient, LLMBackendError, TransportError
 from llmbackend.jobs import leases
+from llmbackend.jobs.wakeups import Wakeups
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 from tests.server import Server, serving
@@ -291,6 +293,26 @@ def test_closing_while_a_job_is_accepted_gives_it_back(
             submitting.result()
     [row] = _change_ledger(tmp_path, "SELECT status, attempts FROM jobs WHERE attempts = ?", 0)
     assert row == ("queued", 0), "there it is all the same"
+
+
+def test_closing_while_the_queue_is_opened_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, opened = threading.Event(), Wakeups.__init__
+
+    def slowly(self: Wakeups, *args: Any) -> None:
+        begun.set()
+        time.sleep(0.5)
+        opened(self, *args)
+
+    monkeypatch.setattr(Wakeups, "__init__", slowly)
+    before = set(threading.enumerate())
+    with LLMBackendClient(transport=LocalTransport(Settings(data_dir=tmp_path, workers=1))) as client:
+        for _ in range(2):  # for the second the worker is not ready, so that others are to be woken
+            client.submit_job("batch_embed", {"texts": TEXTS})
+        assert begun.wait(30)
+    assert (tmp_path / "queue.db").exists()
+    assert {one for one in set(threading.enumerate()) - before if one.name.startswith("Worker")} == set()
+    files = {os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()}
+    assert {file for file in files if file.startswith(str(tmp_path))} == set()
 
 
 def test_cancelling_while_a_job_begins_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
