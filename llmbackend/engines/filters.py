@@ -64,8 +64,10 @@ def conditions(filters: dict[str, Any] | None) -> list[Condition]:
     `filters` is `{field: value | [values] | {"gte": number or time, …} | {"exists": bool} | {"not": any of these}}`, or
     `{"and": [filters, …]}`, `{"or": [filters, …]}`, `{"not": filters}`, in any combination.
     """
-    _measure(filters or {})
-    return bounded(list(_all(filters or {}, ())))
+    if not filters:
+        return []
+    _measure(filters)
+    return bounded(list(_all(filters, ())))
 
 
 def _measure(filters: dict[str, Any]) -> None:

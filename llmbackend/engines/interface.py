@@ -32,7 +32,7 @@ List = Literal["dense", "sparse"]
 LISTS: dict[Mode, list[List]] = {"dense": ["dense"], "sparse": ["sparse"], "hybrid": ["dense", "sparse"]}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take four times as long to make
 class Chunk:
     """A passage of one version of a document. `number` counts from 0 to `total` - 1.
 

@@ -266,6 +266,8 @@ class QdrantIndex(ABC):
         return dict(zip(vectors, found, strict=True))
 
     def _where(self, conditions: Sequence[Condition], *, current: bool) -> Any:
+        if not conditions and not current:
+            return None
         groups = groups_of(self._syntax, self._indexed, conditions)
         groups["must_not"] += self._gone() if current else []
         return self._syntax.group(**groups) if any(groups.values()) else None

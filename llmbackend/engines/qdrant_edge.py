@@ -264,11 +264,12 @@ class EdgeIndex(QdrantIndex):
                 break
         if len(fitting) > limit:
             offset = fitting[limit]
-        return self._records(fitting[:limit], payload), offset
+        found = {record.id: record for record in self._records(fitting[:limit], payload)}
+        return [found[point] for point in fitting[:limit] if point in found], offset
 
     def _records(self, ids: list[uuid.UUID], payload: Any) -> list[Any]:
-        """Return these points in order, with these fields of their payloads, or all."""
-        found: dict[uuid.UUID, Any] = {}
+        """Return these points, in any order, with these fields of their payloads, or all."""
+        found: list[Any] = []
         start, size = 0, LEAST_BATCH
         while start < len(ids):
             began = time.perf_counter()
@@ -276,11 +277,11 @@ class EdgeIndex(QdrantIndex):
                 some = self._shard.retrieve(
                     ids[start : start + size], with_payload=payload, with_vector=False
                 )
-            found |= {record.id: record for record in some}
+            found += some
             start += size
             size = next_size(size, time.perf_counter() - began, 1, READ_BATCH)
             slices.give_way()
-        return [found[point] for point in ids if point in found]
+        return found
 
     def _count(self, where: Any = None) -> int:
         with translated(self.folder):

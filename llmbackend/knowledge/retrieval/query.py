@@ -125,7 +125,8 @@ class Query:
         if len(self.collections) > 1 or self.ahead:
             return await self._together(limit)
         asked = Search(self.text, self.vector, self.mode, limit, self.where, self.weight)
-        return [Candidate.of(collection.name, one) for one in await collection.search(asked)]
+        name = collection.name
+        return [Candidate.of(name, one) for one in await collection.search(asked)]
 
     async def _together(self, limit: int) -> list[Candidate]:
         """Search several collections at the same time, and what was read ahead.
