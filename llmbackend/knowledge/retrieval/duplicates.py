@@ -28,18 +28,15 @@ def originals(texts: Iterable[str]) -> list[int]:
     """
     found: list[int] = []
     seen: dict[tuple[str, ...], list[tuple[int, list[str]]]] = {}
-    first_words: set[str] = set()
     for index, text in enumerate(texts):
         words = unicodedata.normalize("NFC", text.casefold()).split()
         original, within = index, _within(words)
-        if not first_words.isdisjoint(within) or not words:  # rules out most texts
+        if not seen.keys().isdisjoint(_runs(within)):  # few texts come so far
             alike = [seen[run] for run in _runs(within) if run in seen]
             its = islice(chain.from_iterable(alike), COMPARED)
             original = next((other for other, told in its if _repeats(words, told)), index)
         if original == index:
-            middle = _middle(words)
-            seen.setdefault(middle, []).append((index, words))
-            first_words.update(middle[:1])
+            seen.setdefault(_middle(words), []).append((index, words))
         found.append(original)
     return found
 
