@@ -37,7 +37,7 @@ class Candidate:
     @property
     def hit(self) -> Hit:
         chunk = self.chunk
-        return Hit.model_construct(  # it was validated when it was stored
+        return Hit.made(  # it was validated when it was stored
             text=chunk.text,
             score=self.score,
             document_id=chunk.document_id,

@@ -38,7 +38,9 @@ class Retriever:
         within = await scope(wanted, self.collections)
         found = await self.candidates(within, wanted.query or "", vector=wanted.vector)
         hits = [it.hit for it in found if it.dropped is None]
-        return SearchResult(hits=hits, notes=[] if hits else await unmet(within.collections, within.where))
+        return SearchResult.made(
+            hits=hits, notes=[] if hits else await unmet(within.collections, within.where)
+        )
 
     async def candidates(
         self,
