@@ -867,7 +867,9 @@ def _records(value: Any) -> Any:
                 record[key] = _records(item)
         return record
     if isinstance(value, list):
-        if value and {dict, list}.isdisjoint(map(type, value)):
+        if not value:
+            return Records()
+        if {dict, list}.isdisjoint(map(type, value)):
             return value
         items = [_records(item) if isinstance(item, (dict, list)) else item for item in value]
         return Records(items) if all(isinstance(item, Record) for item in items) else items
@@ -4112,6 +4114,8 @@ def _as_list(value: Any) -> Any:
 
     A table gives its only column. Raises InvalidRequest if it has more than one.
     """
+    if value is None or isinstance(value, str):
+        return value
     if (names := _columns(value)) is not None:
         if len(names) != 1:
             raise InvalidRequest(
