@@ -171,9 +171,16 @@ class LoopCore:
         self, work: Callable[..., Coroutine[Any, Any, _Result]], trace: Trace, body: Body
     ) -> _Result:
         """Return `work`'s result. A task of its own, because replies under way outlast a cancelled caller."""
-        task = self._loop.create_task(work(self._opening.result(), trace, body))
         ended = self._loop.create_future()
-        task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
+
+        async def told() -> _Result:
+            try:
+                return await work(self._opening.result(), trace, body)
+            finally:  # a round of the loop before the task's own callbacks
+                if not ended.done():
+                    ended.set_result(None)
+
+        task = self._loop.create_task(told())
         try:
             await ended
         except asyncio.CancelledError:
