@@ -1,24 +1,22 @@
 """Every setting, and the only place in the package that reads the environment and `.env`."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import logging
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
 )
 
 from .access.caller import DEFAULT, OPERATOR, Caller, Limits, of_project
@@ -28,6 +26,8 @@ from .schemas.usage import Price
 
 log = logging.getLogger(__name__)
 
+PREFIX = "llmbackend_"
+
 
 def _home() -> Path:
     from platformdirs import user_data_path
@@ -35,35 +35,18 @@ def _home() -> Path:
     return user_data_path("llmbackend")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. The defaults are the embedded stack: Qdrant Edge, wordllama, SmolLM2 and SQLite in this process."""
 
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8",
-        extra="ignore",
-        frozen=True,
-        env_ignore_empty=True,
-        hide_input_in_errors=True,
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True)
 
+    @model_validator(mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then LLMBACKEND_NAME from the environment and `.env`, then the bare NAME from both."""
-        return (
-            init_settings,
-            EnvSettingsSource(cls, env_prefix="LLMBACKEND_"),
-            DotEnvSettingsSource(cls, env_prefix="LLMBACKEND_"),
-            EnvSettingsSource(cls),
-            DotEnvSettingsSource(cls),
-        )
+    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Add what is not given: LLMBACKEND_NAME from the environment or `.env`, else the bare NAME from either."""
+        told = _environment()
+        found = {name: told.get(PREFIX + name, told.get(name)) for name in cls.model_fields}
+        return {name: value for name, value in found.items() if value is not None} | given
 
     # Storage
     data_dir: Path = Field(default_factory=_home)
@@ -103,7 +86,7 @@ class Settings(BaseSettings):
     # Idle collections in the data directory that are kept open: how many, and for how long
     collections_open: int = Field(32, ge=1)
     collection_idle_seconds: float = Field(30.0, gt=0)
-    qdrant_collection: Annotated[EngineOptions, NoDecode] = EngineOptions()
+    qdrant_collection: EngineOptions = EngineOptions()
 
     # Reranking: TEI, or a server with Jina's and Cohere's POST /rerank, such as vLLM; otherwise none
     tei_rerank_url: str | None = None
@@ -128,10 +111,10 @@ class Settings(BaseSettings):
     answer_links: Literal["host", "remove", "keep"] = "host"
 
     # Limits of projects; `*` is for all that are not named
-    project_limits: Annotated[dict[str, Limits], NoDecode] = Field({})
+    project_limits: dict[str, Limits] = Field({})
 
     # Price of a million tokens by model, for `usage`
-    usage_prices: Annotated[dict[str, Price], NoDecode] = Field({})
+    usage_prices: dict[str, Price] = Field({})
 
     # Limits
     upstream_timeout: float = Field(120, gt=0)
@@ -163,7 +146,7 @@ class Settings(BaseSettings):
     agent_tool_seconds: float = Field(60, gt=0)
     agent_tool_characters: int = Field(20_000, ge=1000)
     # MCP servers whose tools agents may call, by name: a URL or a command, either of which may contain a key
-    agent_mcp: Annotated[dict[str, SecretStr], NoDecode] = Field({})
+    agent_mcp: dict[str, SecretStr] = Field({})
     responses_upstream: bool = True
     prompts_dir: Path | None = None
     heartbeat_seconds: float = Field(10, gt=0, le=15)
@@ -343,8 +326,18 @@ def load(**overrides: Any) -> Settings:
         raise InvalidRequest("wrong settings: the file .env is not UTF-8 text") from None
 
 
+def _environment() -> dict[str, str]:
+    """Return what the environment, else `.env`, says, by names in lower case. What is empty is not set."""
+    found: dict[str, str | None] = {}
+    if os.path.isfile(".env"):
+        from dotenv import dotenv_values
+
+        found = dotenv_values(".env", encoding="utf-8")
+    return {name.lower(): value for source in (found, os.environ) for name, value in source.items() if value}
+
+
 def _check_env_file(file: Path) -> None:
-    """Raise InvalidRequest if `.env` cannot be read, which pydantic-settings would ignore silently."""
+    """Raise InvalidRequest if `.env` is there and cannot be read."""
     if file.is_dir():  # Docker creates one for a mounted file that does not exist
         if not (file / "pyvenv.cfg").exists():  # a virtual environment of that name is fine
             raise InvalidRequest("wrong settings: .env is a folder: put a file in its place, or remove it")
@@ -359,12 +352,11 @@ def _check_env_file(file: Path) -> None:
 
 def _tell_misspelt() -> None:
     """Warn of unknown names that resemble a setting. Others may be somebody else's, such as Kubernetes' LLMBACKEND_SERVICE_HOST."""
-    prefix = "llmbackend_"
-    for name in sorted({*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars}):
-        setting = name.removeprefix(prefix)
+    for name in sorted(_environment()):
+        setting = name.removeprefix(PREFIX)
         if setting != name and setting not in Settings.model_fields:
             for meant in difflib.get_close_matches(setting, Settings.model_fields, 1, 0.7):
-                log.warning("%s is not a setting: do you mean %s?", name.upper(), (prefix + meant).upper())
+                log.warning("%s is not a setting: do you mean %s?", name.upper(), (PREFIX + meant).upper())
 
 
 def notebook() -> str:
