@@ -3,8 +3,6 @@
 Requests are strict: an unknown field or a wrong type is refused, never guessed at, on both transports alike.
 """
 
-from __future__ import annotations
-
 from .access import *
 from .agents import *
 from .analysis import *

@@ -1,7 +1,5 @@
 """Keys of projects, and collections that projects share."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field

@@ -1,7 +1,5 @@
 """Runs of agents: requests, results, and the steps of a run."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue
@@ -98,7 +96,7 @@ class Step(Response):
     output: str | None = Field(None, description="the beginning of its output")
     error: str | None = None
     replayed: bool = Field(False, description="done by an earlier attempt")
-    steps: list[Step] = []
+    steps: list["Step"] = []
 
 
 class AgentRun(Response):

@@ -1,7 +1,5 @@
 """Analysis of a document."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The audit log: who did what."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What requests and responses have in common."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import dataclass

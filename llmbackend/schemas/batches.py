@@ -1,7 +1,5 @@
 """Many chats in one job."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

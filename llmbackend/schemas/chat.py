@@ -7,10 +7,8 @@ What servers put into their own messages is sent back to them (`AsItCame`), beca
 of its thoughts, Anthropic the thoughts. Fields in there that name a server or a key are refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -186,7 +184,7 @@ class Message(Request):
     parsed: LeftOut = None
 
     @model_validator(mode="after")
-    def _only_replies_come(self) -> Message:
+    def _only_replies_come(self) -> Self:
         if self.role != "assistant":
             said = vars(self)
             for field in OF_REPLIES:
@@ -357,7 +355,7 @@ class ChatRequest(Request):
         return PART * (parts(self.messages) + calls + len(self.tools or ()))
 
     @model_validator(mode="after")
-    def _a_shape_is_for_one_whole_reply(self) -> ChatRequest:
+    def _a_shape_is_for_one_whole_reply(self) -> Self:
         if self.json_schema is not None:
             for field in ("stream", "response_format"):
                 if getattr(self, field):

@@ -1,7 +1,5 @@
 """Collections and what is in them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -184,7 +182,7 @@ class StoredChunk(Request):
     vector: str = Field(description="base64 of little-endian float32")
 
     @model_validator(mode="after")
-    def _within_its_document(self) -> StoredChunk:
+    def _within_its_document(self) -> Self:
         if self.number >= self.total:
             raise ValueError("number must be less than total")
         return self

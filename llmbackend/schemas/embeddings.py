@@ -1,7 +1,5 @@
 """Embeddings on OpenAI's wire, reranking on Jina's and Cohere's."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import (

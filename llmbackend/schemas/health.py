@@ -1,7 +1,5 @@
 """Health, readiness and the doctor."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import (

@@ -1,7 +1,5 @@
 """Jobs and schedules."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """JSON Schemas sent by callers, limited so that checking them is quick."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import AfterValidator

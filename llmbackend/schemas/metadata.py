@@ -1,7 +1,5 @@
 """Checks metadata, for every operation that stores it, so that the engines can read it back."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Ingesting documents and files, search, answers, and evaluation."""
 
-from __future__ import annotations
-
 import base64
 import re
 import unicodedata
@@ -172,7 +170,7 @@ class RagIngestFilesRequest(Request):
     stream: bool = Field(False, description="answer with progress events, then the report")
 
     @model_validator(mode="after")
-    def _something_is_given(self) -> RagIngestFilesRequest:
+    def _something_is_given(self) -> Self:
         if not self.files and not self.keep:  # with sync, it would remove everything
             raise ValueError("there are no files")
         return self

@@ -1,7 +1,5 @@
 """OpenAI's Responses: requests and response objects."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator

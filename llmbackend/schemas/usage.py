@@ -1,7 +1,5 @@
 """Usage reports."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, NamedTuple, Self
