@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .. import Answer, LLMBackendClient, LLMBackendError, Reply, settings
+from .. import Answer, LLMBackendClient, LLMBackendError, Reply
 from ..text.visible import visible
 from .shared import errors, out, print_piece, tell
 
@@ -119,6 +119,8 @@ class _History:
     """Earlier lines on the arrow keys, if this Python has readline."""
 
     def __init__(self) -> None:
+        from .. import settings
+
         self._file: Path | None = None
         self._readline: Any = None
         with suppress(ImportError, OSError, LLMBackendError):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .. import CreatedKey, InvalidRequest, settings
+from .. import CreatedKey, InvalidRequest
 from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table
 
 app = typer.Typer(help="Manage the API keys of projects.", no_args_is_help=True)
@@ -117,6 +117,7 @@ def webhook_secret(
     project: Annotated[str, typer.Argument(help="The project.")],
 ) -> None:
     """Print the secret that signs a project's webhooks, for its receivers; derived from WEBHOOK_SECRET."""
+    from .. import settings
     from ..jobs import webhooks
 
     secret = settings.load().webhook_secret

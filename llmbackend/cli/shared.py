@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .. import Answer, LLMBackendClient, LLMBackendError, Reply, settings
+from .. import Answer, LLMBackendClient, LLMBackendError, Reply
 from ..text.visible import visible
 
 WIDE = 10_000
@@ -256,6 +256,7 @@ def text_of_file(path: Path) -> str:
     """
     import asyncio
 
+    from .. import settings
     from ..files.parsed import Unreadable
     from ..files.pool import Limits, ParsingPool
 

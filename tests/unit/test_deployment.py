@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner
 
-from llmbackend import cli
+from llmbackend.cli import commands
 from llmbackend.settings import Settings
 from tests.unit.test_shape import ROOT
 
@@ -99,7 +99,7 @@ def _commands() -> list[list[str]]:
 def test_the_commands_that_are_run_are_there_with_their_options() -> None:
     assert _commands() == [["serve"], ["models", "pull"], ["worker", "--concurrency", "4"], ["serve"]]
     for command in _commands():
-        asked = CliRunner().invoke(cli.app, [*command, "--help"])
+        asked = CliRunner().invoke(commands.app, [*command, "--help"])
         assert asked.exit_code == 0, asked.output
         for option in (word for word in command if word.startswith("--")):
             assert option in asked.output
