@@ -51,9 +51,11 @@ class Encoder(Protocol):
 
 def encoder(name: str) -> Encoder:
     """Return the encoder of that name; raises Conflict if this version has none."""
-    from .bm25_first import FirstMultilingual
+    if name == NAME:
+        return Multilingual()
+    from .bm25_first import FirstMultilingual  # here, because its patterns take long to compile
 
-    for kind in (Multilingual, FirstMultilingual, EnglishOfEdge):
+    for kind in (FirstMultilingual, EnglishOfEdge):
         if name == kind.NAME:
             return kind()
     raise Conflict(

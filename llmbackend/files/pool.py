@@ -20,8 +20,8 @@ from .. import privacy, tracing
 from ..errors import BackendError
 from ..plugins import READERS
 from ..turns import Places
+from .frames import LENGTHS, OUT_OF_MEMORY, frame
 from .parsed import Parsed, Unreadable
-from .process import LENGTHS, OUT_OF_MEMORY, frame
 
 FILES_A_PROCESS = 500
 """After so many files a process is replaced, to free memory that it holds."""

@@ -2,8 +2,8 @@
 
 After the limits come a project's own readers, by file extension.
 
-Files come in on standard input and texts go out on standard output, each in a frame: the lengths of head and body, the
-head as JSON, then the body. The first frame out tells that it is ready, and is empty.
+Files come in on standard input and texts go out on standard output, each in a frame (frames.py). The first frame out
+tells that it is ready, and is empty.
 
 Files may be hostile and parsers have bugs, so this process has limited memory and time, no secrets, and cannot write
 files, use the network or start processes. With Landlock it can read only the files of Python and its packages; without,
@@ -16,7 +16,6 @@ import json
 import mimetypes
 import os
 import signal
-import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,19 +23,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import job_object, landlock, namespaces, own_readers
+from .frames import LENGTHS, OUT_OF_MEMORY, frame
 from .parsed import Unreadable, too_large
 from .parsing import parse_all
 
-LENGTHS = struct.Struct(">II")
-OUT_OF_MEMORY = 3
-"""The exit code of a process that ran out of memory."""
 GRACE = 5
 """Seconds beyond its limit after which the process ends itself, in case its parent is gone."""
-
-
-def frame(head: dict[str, Any], body: bytes = b"") -> bytes:
-    about = json.dumps(head).encode()
-    return LENGTHS.pack(len(about), len(body)) + about + body
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def is_run(word: str) -> bool:
     return word[0] >= "\u0e00" and _UNSPACED_LETTER.match(word) is not None
 
 
-_UNSPACED_LETTER = re.compile(f"[{UNSPACED}]")
+_UNSPACED_LETTER = regex.compile(f"[{UNSPACED}]")
 
 
 def letters(run: str) -> list[str]:

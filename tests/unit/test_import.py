@@ -67,6 +67,63 @@ def test_the_process_that_reads_files_loads_nothing_heavy_either() -> None:
     assert [name for name in (*HEAVY, "asyncio", "anyio") if name in loaded] == []
 
 
+TERMINAL = """
+    import json, sys
+    sys.argv, sys.stderr = ["llmbackend", *{arguments!r}], sys.stdout  # a bar of progress ends a line
+    from llmbackend.cli import main
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code
+    print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def _terminal(*arguments: str, **variables: str) -> set[str]:
+    """The modules that a command has imported when it ends."""
+    return set(json.loads(_run(TERMINAL.format(arguments=arguments), **variables).splitlines()[-1]))
+
+
+def test_a_command_loads_no_other_and_only_work_loads_what_works() -> None:
+    loaded = _terminal("search", "--help")
+    assert "llmbackend.cli.asking" in loaded
+    assert not {"llmbackend.cli.collections", "llmbackend.cli.serving", "llmbackend.settings"} & loaded
+    assert [name for name in HEAVY if name in loaded and name != "pydantic"] == []  # Typer may have it
+
+
+def test_a_first_ingest_loads_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("# Router\n\nIt is reset by its button.\n")
+    loaded = _terminal("ingest", "manual", str(tmp_path / "a.md"), LLMBACKEND_DATA_DIR=str(tmp_path / "data"))
+    assert {"llmbackend.cli.collections", "qdrant_edge"} <= loaded
+    assert (
+        not {
+            "llmbackend.cli.asking",
+            "llmbackend.engines.bm25_first",
+            "llmbackend.files.parsing",
+            "llmbackend.notebook",
+            "sqlalchemy.dialects.postgresql",
+            "typer.rich_utils",
+        }
+        & loaded
+    )
+
+
+def test_what_is_imported_is_old_at_once() -> None:
+    """Otherwise the next collections of garbage look at all of it."""
+    program = """
+        import gc
+        from llmbackend.importing import uncollected
+        for frozen in (False, True):
+            gc.freeze() if frozen else None
+            with uncollected():
+                made = [[] for _ in range(10_000)]
+            assert gc.isenabled()
+            assert bool(gc.get_freeze_count()) == frozen, "what an application has frozen stays so"
+            assert frozen or len(gc.get_objects(0)) < 1000
+    """
+    assert _run(program) == ""
+
+
 SESSION = """
     import logging
     root = logging.getLogger()
