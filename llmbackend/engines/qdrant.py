@@ -238,17 +238,21 @@ class QdrantIndex(ABC):
         return there
 
     def search(self, asked: Search) -> list[Found]:
-        limit = depth_of(asked)
         for attempt in range(TRIES):
-            lists = self.lists(
-                asked.text, asked.vector, LISTS[asked.mode], limit, asked.conditions, current=attempt > 0
-            )
-            best = fusion.best(lists, asked.weight, asked.top_k)
+            best = self._best(asked, current=attempt > 0)
             chunks = one_version(self.chunks([point for point, _ in best]))
             if len(chunks) == len(best) and not any(chunk.superseded for chunk in chunks.values()):
                 break
         # Hashing a UUID is slow: each is looked up once.
         return [Found.of(chunk, scores) for point, scores in best if (chunk := chunks.get(point))]
+
+    def _best(self, asked: Search, *, current: bool) -> list[tuple[uuid.UUID, dict[str, float]]]:
+        """Return the `top_k` best points with their scores, best first; if `current`, none that are superseded."""
+        limit = depth_of(asked)
+        lists = self.lists(
+            asked.text, asked.vector, LISTS[asked.mode], limit, asked.conditions, current=current
+        )
+        return fusion.best(lists, asked.weight, asked.top_k)
 
     def lists(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbackend.engines import bm25, edge_filtering, qdrant_edge
+from llmbackend.engines import bm25, edge_filtering, fusion, qdrant_edge
 from llmbackend.engines.filters import conditions
 from llmbackend.engines.interface import Chunk, Layout, Physical, Search, VectorIndex
 from llmbackend.engines.qdrant_edge import QdrantEdge
@@ -134,3 +134,23 @@ def test_chunks_that_take_long_are_written_one_at_a_time(index: Any) -> None:
     counted = index._shard = _Counted(index._shard)
     index.upsert([Chunk("b", "h", number, 40, "text") for number in range(40)], np.ones((40, 2), np.float32))
     assert counted.calls.count("update") >= 30
+
+
+def test_a_point_of_both_lists_is_one_hit_whichever_write_it_was_in(
+    engine: QdrantEdge, physical: Physical
+) -> None:
+    index: Any = engine.open(physical)
+    chunks = [Chunk(f"d{number}", "h", 0, 1, f"red {'blue ' * number}") for number in range(CHUNKS)]
+    angles = np.linspace(0, 1.5, CHUNKS)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    half = CHUNKS // 2
+    index.upsert(chunks[:half], vectors[:half])  # some in one update, and the rest in an update each
+    for number in range(half, CHUNKS):
+        index.upsert(chunks[number : number + 1], vectors[number : number + 1])
+    asked = Search("blue", vectors[half], "hybrid", top_k=CHUNKS, weight=0.3)
+    found = index.search(asked)
+    apart = fusion.best(index.lists("blue", asked.vector, ["dense", "sparse"], 2 * CHUNKS), 0.3, CHUNKS)
+    assert [hit.chunk.point_id(physical.namespace) for hit in found] == [point for point, _ in apart]
+    assert [hit.scores for hit in found] == [scores for _, scores in apart]
+    assert sum(hit.scores.keys() >= {"dense", "sparse"} for hit in found) > half
+    index.close()
