@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import random
 import statistics
@@ -16,10 +17,11 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from llmbackend import LLMBackendClient
+from llmbackend import AsyncLLMBackendClient, LLMBackendClient
 from llmbackend.access.names import QualifiedName
+from llmbackend.async_local import AsyncLocalTransport, LoopCore
 from llmbackend.engines.fusion import depth
-from llmbackend.engines.interface import Chunk, Search
+from llmbackend.engines.interface import LISTS, Chunk, Mode, Search
 from llmbackend.engines.qdrant import DENSE, SPARSE
 from llmbackend.engines.qdrant_edge import EdgeIndex
 from llmbackend.knowledge.collections.index_building import GROWN
@@ -120,9 +122,7 @@ def test_search_beside_the_bare_engine(
         gc.collect()
         gc.freeze()  # what the filling and pytest left
         ours, bare = [], []
-        # Each takes a query that the other did not just bring into the processor's cache.
-        turns = zip(queries, requests[QUERIES // 2 :] + requests[: QUERIES // 2], strict=True)
-        for query, request in list(turns) * ROUNDS:
+        for query, request in _turns(queries, requests):
             embedding.clear()
             taken = _milliseconds(partial(client.rag_search, query, "corpus", top_k=TOP))
             ours.append(taken - sum(embedding))
@@ -141,12 +141,50 @@ def test_search_beside_the_bare_engine(
     ours, bare = medians()
     recall = _recall(collection, corpus)
     rows.append(("with a graph" if graph else "without a graph", ours, bare, ours / bare, recall))
+    transport.close()
+    awaited = asyncio.run(_awaited(tmp_path, queries))
+    rows += [(f"awaited, {mode}", *both, both[0] / both[1], "-") for mode, both in awaited.items()]
     table(f"{points:,} chunks of {collection.manifest.dimension} dimensions and {WORDS} words", *rows)
     memory = psutil.Process().memory_info().rss / 2**20
     print(f"    written in {written:.0f} s{f', graph after {built:.0f} s more' if graph else ''}")
     print(f"    {memory:,.0f} MB of memory (with pages of files), {_disk(tmp_path):,.0f} MB of disk")
     assert ours / bare <= (1.75 if graph else 2.6)
+    ours, bare = awaited["hybrid"]
+    assert ours / bare <= (1.7 if graph else 2.2)
     assert recall >= 0.97
+
+
+async def _awaited(folder: Path, queries: list[str]) -> dict[Mode, tuple[float, float]]:
+    """The same medians of the client for `await`, on this loop, for each mode."""
+    transport = AsyncLocalTransport(Settings(data_dir=folder))
+    found: dict[Mode, tuple[float, float]] = {}
+    async with AsyncLLMBackendClient(transport=transport) as client:
+        await client.rag_search(queries[0], "corpus")
+        assert isinstance(transport._core, LoopCore)
+        backend = transport._core._opening.result()
+        index = (await backend._collections.get(QualifiedName("default", "corpus")))._index
+        assert isinstance(index, EdgeIndex)
+        vectors = [(await backend._embedder.embed([query])).values[0] for query in queries]
+        embedding = _clocked(backend._embedder)
+        for mode in LISTS:
+            requests = [_request(index, *given, mode) for given in zip(queries, vectors, strict=True)]
+            gc.collect()
+            gc.freeze()
+            ours, bare = [], []
+            for query, request in _turns(queries, requests):
+                embedding.clear()
+                began = time.perf_counter()
+                await client.rag_search(query, "corpus", top_k=TOP, mode=mode)
+                ours.append(1000 * (time.perf_counter() - began) - sum(embedding))
+                bare.append(_milliseconds(partial(index._shard.query, request)))
+            found[mode] = statistics.median(ours), statistics.median(bare)
+    return found
+
+
+def _turns(queries: list[str], requests: list[Any]) -> list[tuple[str, Any]]:
+    """Ours and the engine's next query: each is one that the other did not just bring into the processor's cache."""
+    others = requests[QUERIES // 2 :] + requests[: QUERIES // 2]
+    return list(zip(queries, others, strict=True)) * ROUNDS
 
 
 def _clocked(embedder: Any) -> list[float]:
@@ -174,17 +212,19 @@ def _vector(core: Any, query: str) -> NDArray[np.float32]:
     return vector
 
 
-def _request(index: EdgeIndex, query: str, vector: NDArray[np.float32]) -> Any:
+def _request(index: EdgeIndex, query: str, vector: NDArray[np.float32], mode: Mode = "hybrid") -> Any:
     """The same search by the engine alone, made beforehand."""
     edge = index._edge
-    lists = (
-        edge.Query.Nearest(vector.tolist(), using=DENSE),
-        edge.Query.Nearest(edge.SparseVector(*index._encoder.query(query)), using=SPARSE),
-    )
+    lists = {
+        "dense": edge.Query.Nearest(vector.tolist(), using=DENSE),
+        "sparse": edge.Query.Nearest(edge.SparseVector(*index._encoder.query(query)), using=SPARSE),
+    }
+    if mode != "hybrid":
+        return edge.QueryRequest(limit=TOP, query=lists[mode], with_payload=True)
     return edge.QueryRequest(
         limit=TOP,
         query=edge.Fusion.Dbsf(),
-        prefetches=[edge.Prefetch(limit=depth(TOP), query=one) for one in lists],
+        prefetches=[edge.Prefetch(limit=depth(TOP), query=one) for one in lists.values()],
         with_payload=True,
     )
 
