@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from ..plugins import READERS
 from ..turns import Places
 from .frames import LENGTHS, OUT_OF_MEMORY, frame
 from .parsed import Parsed, Unreadable
+
+log = logging.getLogger(__name__)
 
 FILES_A_PROCESS = 500
 """After so many files a process is replaced, to free memory that it holds."""
@@ -50,6 +53,21 @@ class ParsingPool:
         self._places = Places(self.size)
         self._idle: list[_Parser] = []
         self._ending: asyncio.TimerHandle | None = None
+        self._preparing: asyncio.Task[None] | None = None
+
+    def prepare(self) -> None:
+        """Start a process for files that are coming, unless one is idle, or the pool is busy."""
+        if not self._idle and self._places.free and self._preparing is None:
+            self._preparing = asyncio.create_task(self._prepare())
+
+    async def _prepare(self) -> None:
+        try:
+            async with self._places.held(tracing.project()):
+                self._keep(await _Parser.start(self._limits))
+        except Exception:
+            log.debug("no process could be prepared", exc_info=True)  # reading a file tells why
+        finally:
+            self._preparing = None
 
     async def parse(self, name: str, data: bytes) -> list[tuple[str, Parsed | Unreadable]]:
         """Return the texts of a file and of the files inside it, by name; the extension of `name` tells the format.
@@ -59,6 +77,8 @@ class ParsingPool:
         """
         if not data and PurePosixPath(name).suffix.lower() not in READERS:
             raise Unreadable("empty")  # thousands of them need no process
+        if self._preparing is not None:
+            await asyncio.wait([self._preparing])
         async with self._places.held(tracing.project()):
             if self._idle and self._idle[-1].readers != _own_readers():
                 self._end_idle()  # a reader was registered after they were started
@@ -117,6 +137,9 @@ class ParsingPool:
 
     async def close(self) -> None:
         """End the idle processes. Calls under way end theirs."""
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.wait([self._preparing])
         if self._ending is not None:
             self._ending.cancel()
         for parser in self._end_idle():

@@ -81,6 +81,24 @@ def test_processes_are_kept_for_the_next_file() -> None:
     _run(work)
 
 
+def test_a_process_can_be_started_before_its_files_are_there() -> None:
+    async def work() -> None:
+        async with _pool() as pool:
+            pool.prepare()
+            pool.prepare()
+            assert await pool.parse(*TEXT) == READ
+            kept = _children().keys()
+            assert len(kept) == 1
+            pool.prepare()
+            await anyio.sleep(0.1)
+            assert _children().keys() == kept, "one that is idle is enough"
+        async with _pool() as pool:
+            pool.prepare()
+            await anyio.sleep(0.02)  # it has begun to start when the pool is closed
+
+    _run(work)
+
+
 def test_an_empty_file_needs_no_process() -> None:
     async def work() -> None:
         async with _pool() as pool:

@@ -27,6 +27,8 @@ class Ingestion:
         return await self._ingest(asked, asked.documents, (), progress)
 
     async def files(self, asked: RagIngestFilesRequest, progress: StagesProgress = silent) -> IngestReport:
+        if any(file.content for file in asked.files):
+            self.parsers.prepare()  # meanwhile, the collection is made or opened
         incoming = Incoming(from_files(self.parsers, asked.files), len(asked.files))
         return await self._ingest(asked, incoming, asked.keep, progress)
 
