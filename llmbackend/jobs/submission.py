@@ -67,8 +67,11 @@ class Submission:
         `Jobs.submit`."""
         if asked.webhook is not None:
             webhooks.check(asked.webhook, self._jobs.deliveries.secret, self._private)
-        job = replace(
-            await self.new(caller, asked.job_type, asked.params, asked.priority),
+        job = await self.new(
+            caller,
+            asked.job_type,
+            asked.params,
+            asked.priority,
             run_at=asked.moment,
             depends_on=asked.depends_on or (),
             idempotency_key=asked.idempotency_key,
@@ -92,9 +95,11 @@ class Submission:
         with self._limiter.noting(caller):
             return await self._jobs.retry(caller, job_id, self._limiter.of_jobs(caller))
 
-    async def new(self, caller: Caller, job_type: str, params: dict[str, Any], priority: int) -> NewJob:
-        """Make a valid job without submitting it. Raises InvalidRequest, and InsufficientStorage if its
-        params do not fit."""
+    async def new(
+        self, caller: Caller, job_type: str, params: dict[str, Any], priority: int, **more: Any
+    ) -> NewJob:
+        """Make a valid job, with `more` fields, without submitting it. Raises InvalidRequest, and InsufficientStorage if
+        its params do not fit."""
         check = partial(registry.checked, job_type, params, self._services)
         large = json_writing.is_large(params)  # checking it would block the event loop
         kind, valid = await threads.processor(check) if large else check()
@@ -107,4 +112,5 @@ class Submission:
             key=caller.key,
             place=self._places.of(kind.where),
             priority=priority,
+            **more,
         )
