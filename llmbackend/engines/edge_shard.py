@@ -15,7 +15,8 @@ LOOKED_AT = 500
 default of 5,000 points, looking at 2,000 among 300,000 takes twice as long as the latter."""
 WRITTEN = "written"
 OWN_FIELDS = {**INDEXED_FIELDS, WRITTEN: "integer"}
-"""Our own fields with an index, and its type. Points are named by the time at which they were written (columns.py)."""
+"""Our own fields with an index, and its type. Points are named by the time at which they were written (columns.py), by
+thousands in one search: this index is kept in memory, 100 bytes a chunk, to find them a quarter faster."""
 SEARCH_THREADS = 2  # for each open collection, of which there may be hundreds
 
 
@@ -47,20 +48,22 @@ def make_indexes(shard: Any, kinds: Mapping[str, str]) -> None:
     """Make a shard index these paths and no others."""
     import qdrant_edge as edge
 
-    mapped = edge.Memory.Cold
+    def memory(path: str) -> Any:
+        return edge.Memory.Pinned if path == WRITTEN else edge.Memory.Cold
+
     wanted = {parts(path): kind for path, kind in kinds.items()}
     there: set[tuple[str, ...]] = set()
     for path, index in shard.info().payload_schema.items():
-        if kind_of(index) == wanted.get(parts(path)) and getattr(index.params, "memory", None) == mapped:
+        same = kind_of(index) == wanted.get(parts(path))
+        if same and getattr(index.params, "memory", None) == memory(path):
             there.add(parts(path))
         else:
             shard.update(edge.UpdateOperation.delete_field_index(path))
     for path, kind in kinds.items():
         if parts(path) not in there:
+            only = {"lookup": True, "range": False} if path == WRITTEN else {}
             params = getattr(edge, f"{kind.capitalize()}IndexParams")
-            index = (
-                params(lookup=True, range=False, memory=mapped) if path == WRITTEN else params(memory=mapped)
-            )
+            index = params(memory=memory(path), **only)
             shard.update(edge.UpdateOperation.create_field_index(path, index))
 
 
