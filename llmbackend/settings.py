@@ -1,22 +1,24 @@
 """Every setting, and the only place in the package that reads the environment and `.env`."""
 
+from __future__ import annotations
+
 import difflib
 import json
 import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
 )
 
 from .access.caller import DEFAULT, OPERATOR, Caller, Limits, of_project
@@ -26,8 +28,6 @@ from .schemas.usage import Price
 
 log = logging.getLogger(__name__)
 
-PREFIX = "llmbackend_"
-
 
 def _home() -> Path:
     from platformdirs import user_data_path
@@ -35,18 +35,35 @@ def _home() -> Path:
     return user_data_path("llmbackend")
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """All settings. The defaults are the embedded stack: Qdrant Edge, wordllama, SmolLM2 and SQLite in this process."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+    )
 
-    @model_validator(mode="before")
     @classmethod
-    def _complete(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Add what is not given: LLMBACKEND_NAME from the environment or `.env`, else the bare NAME from either."""
-        told = _environment()
-        found = {name: told.get(PREFIX + name, told.get(name)) for name in cls.model_fields}
-        return {name: value for name, value in found.items() if value is not None} | given
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then LLMBACKEND_NAME from the environment and `.env`, then the bare NAME from both."""
+        return (
+            init_settings,
+            EnvSettingsSource(cls, env_prefix="LLMBACKEND_"),
+            DotEnvSettingsSource(cls, env_prefix="LLMBACKEND_"),
+            EnvSettingsSource(cls),
+            DotEnvSettingsSource(cls),
+        )
 
     # Storage
     data_dir: Path = Field(default_factory=_home)
@@ -86,7 +103,7 @@ class Settings(BaseModel):
     # Idle collections in the data directory that are kept open: how many, and for how long
     collections_open: int = Field(32, ge=1)
     collection_idle_seconds: float = Field(30.0, gt=0)
-    qdrant_collection: EngineOptions = EngineOptions()
+    qdrant_collection: Annotated[EngineOptions, NoDecode] = EngineOptions()
 
     # Reranking: TEI, or a server with Jina's and Cohere's POST /rerank, such as vLLM; otherwise none
     tei_rerank_url: str | None = None
@@ -111,10 +128,10 @@ class Settings(BaseModel):
     answer_links: Literal["host", "remove", "keep"] = "host"
 
     # Limits of projects; `*` is for all that are not named
-    project_limits: dict[str, Limits] = Field({})
+    project_limits: Annotated[dict[str, Limits], NoDecode] = Field({})
 
     # Price of a million tokens by model, for `usage`
-    usage_prices: dict[str, Price] = Field({})
+    usage_prices: Annotated[dict[str, Price], NoDecode] = Field({})
 
     # Limits
     upstream_timeout: float = Field(120, gt=0)
@@ -146,7 +163,7 @@ class Settings(BaseModel):
     agent_tool_seconds: float = Field(60, gt=0)
     agent_tool_characters: int = Field(20_000, ge=1000)
     # MCP servers whose tools agents may call, by name: a URL or a command, either of which may contain a key
-    agent_mcp: dict[str, SecretStr] = Field({})
+    agent_mcp: Annotated[dict[str, SecretStr], NoDecode] = Field({})
     responses_upstream: bool = True
     prompts_dir: Path | None = None
     heartbeat_seconds: float = Field(10, gt=0, le=15)
@@ -326,18 +343,8 @@ def load(**overrides: Any) -> Settings:
         raise InvalidRequest("wrong settings: the file .env is not UTF-8 text") from None
 
 
-def _environment() -> dict[str, str]:
-    """Return what the environment, else `.env`, says, by names in lower case. What is empty is not set."""
-    found: dict[str, str | None] = {}
-    if os.path.isfile(".env"):
-        from dotenv import dotenv_values
-
-        found = dotenv_values(".env", encoding="utf-8")
-    return {name.lower(): value for source in (found, os.environ) for name, value in source.items() if value}
-
-
 def _check_env_file(file: Path) -> None:
-    """Raise InvalidRequest if `.env` is there and cannot be read."""
+    """Raise InvalidRequest if `.env` cannot be read, which pydantic-settings would ignore silently."""
     if file.is_dir():  # Docker creates one for a mounted file that does not exist
         if not (file / "pyvenv.cfg").exists():  # a virtual environment of that name is fine
             raise InvalidRequest("wrong settings: .env is a folder: put a file in its place, or remove it")
@@ -352,11 +359,12 @@ def _check_env_file(file: Path) -> None:
 
 def _tell_misspelt() -> None:
     """Warn of unknown names that resemble a setting. Others may be somebody else's, such as Kubernetes' LLMBACKEND_SERVICE_HOST."""
-    for name in sorted(_environment()):
-        setting = name.removeprefix(PREFIX)
+    prefix = "llmbackend_"
+    for name in sorted({*EnvSettingsSource(Settings).env_vars, *DotEnvSettingsSource(Settings).env_vars}):
+        setting = name.removeprefix(prefix)
         if setting != name and setting not in Settings.model_fields:
             for meant in difflib.get_close_matches(setting, Settings.model_fields, 1, 0.7):
-                log.warning("%s is not a setting: do you mean %s?", name.upper(), (PREFIX + meant).upper())
+                log.warning("%s is not a setting: do you mean %s?", name.upper(), (prefix + meant).upper())
 
 
 def notebook() -> str:
