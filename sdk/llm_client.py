@@ -857,21 +857,27 @@ def _cell(value: Any, limit: int = 400) -> str:
     return html.escape(text if len(text) <= limit else text[:limit] + "…")
 
 
+_NESTED = frozenset((dict, list))
+
+
 def _records(value: Any) -> Any:
     """JSON objects as Record, lists of them as Records, all the way down."""
     if isinstance(value, dict):
         # Most values are scalars: recursing into each would take most of the time.
         record = Record(value)
         for key, item in value.items():
-            if isinstance(item, (dict, list)):
+            if type(item) in _NESTED:
                 record[key] = _records(item)
         return record
     if isinstance(value, list):
         if not value:
             return Records()
-        if {dict, list}.isdisjoint(map(type, value)):
+        kinds = set(map(type, value))
+        if kinds == {dict}:
+            return Records(map(_records, value))
+        if _NESTED.isdisjoint(kinds):
             return value
-        items = [_records(item) if isinstance(item, (dict, list)) else item for item in value]
+        items = [_records(item) if type(item) in _NESTED else item for item in value]
         return Records(items) if all(isinstance(item, Record) for item in items) else items
     return value
 
