@@ -329,7 +329,7 @@ class EdgeIndex(QdrantIndex):
         return super().search(asked)
 
     def _best(self, asked: Search, *, current: bool) -> list[tuple[uuid.UUID, dict[str, float]]]:
-        if asked.mode != "hybrid" or asked.conditions:
+        if asked.mode != "hybrid" or asked.conditions or current:
             return super()._best(asked, current=current)
         # Reading a point's id takes a microsecond. Of most points, the version shows that they are in one list only.
         vectors = [self._vector(name, asked.text, asked.vector) for name in LISTS["hybrid"]]
