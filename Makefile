@@ -12,8 +12,8 @@ MODEL := $(LLMBACKEND_MODELS_DIR)/all-MiniLM-L6-v2.int8.onnx
 PLATFORMS := linux win32 darwin
 .PHONY: help install demo test test-long test-live test-clients test-sdk contract-sdk test-async serve check $(PLATFORMS:%=types-%) types-program bench compare fuzz notebooks docs snippets
 
-# More than there are processors: half of the time, tests wait.
-PROCESSES ?= 4
+# More than there are processors: most of the time, tests wait.
+PROCESSES ?= 6
 PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 help:  ## Print this list
