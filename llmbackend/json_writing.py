@@ -156,6 +156,21 @@ def write(result: BaseModel) -> bytes:
     return bytes(written)
 
 
+def objects(result: BaseModel) -> dict[str, Any]:
+    """Like `model_dump(mode="json")`, with each item of its lists made separately."""
+    made: dict[str, Any] = {}
+    for name in type(result).model_fields:
+        value = getattr(result, name)
+        if _items(value):
+            made[name] = items = []
+            for item in value:
+                slices.give_way()
+                items.append(item.model_dump(mode="json"))
+        else:
+            made |= result.model_dump(mode="json", include={name})
+    return made
+
+
 def _items(value: object) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], BaseModel)
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -177,12 +177,16 @@ OPERATIONS: dict[str, Operation] = {row.name: row for row in (
 # fmt: on
 
 
-def _json(result: schemas.Response) -> bytes:
-    return result.model_dump_json().encode()
+class _Form(NamedTuple):
+    """What a result is returned as."""
+
+    short: Callable[[schemas.Response], Any]
+    long: Callable[[schemas.Response], Any]
+    """Makes the same of a long result, in pieces, in a thread."""
 
 
-def _objects(result: schemas.Response) -> dict[str, Any]:
-    return result.model_dump(mode="json")
+_JSON = _Form(lambda result: result.model_dump_json().encode(), json_writing.write)
+_OBJECTS = _Form(lambda result: result.model_dump(mode="json"), json_writing.objects)
 
 
 async def call(backend: Backend, trace: Trace, body: Body) -> bytes:
@@ -191,8 +195,8 @@ async def call(backend: Backend, trace: Trace, body: Body) -> bytes:
 
 
 async def read(backend: Backend, trace: Trace, body: Body) -> bytes | dict[str, Any]:
-    """Call an operation; return its result as objects, or as JSON if it is long, or as a Block."""
-    return cast(bytes | dict[str, Any], await answer(backend, trace, body, write=_objects))
+    """Call an operation; return its result as objects, or as a Block."""
+    return cast(bytes | dict[str, Any], await answer(backend, trace, body, form=_OBJECTS))
 
 
 async def stream(backend: Backend, trace: Trace, body: Body) -> AsyncIterator[bytes]:
@@ -211,10 +215,9 @@ async def answer(
     body: Body,
     fields: Mapping[str, Any] | None = None,
     streams: Callable[[Any], bool] = lambda request: False,
-    write: Callable[[schemas.Response], Any] = _json,
+    form: _Form = _JSON,
 ) -> bytes | AsyncIterator[bytes]:
-    """The result of `call` or `stream`, whichever the body and the further fields ask for. `write` turns a
-    result into JSON."""
+    """The result of `call` or `stream`, whichever the body and the further fields ask for."""
     name = trace.operation
     trace.meter = backend.meter
     trace.prompts = backend.parts.prompts
@@ -235,9 +238,9 @@ async def answer(
         if isinstance(result, bytes):  # passed through from a model server, or a Block
             reply = result
         elif OPERATIONS[name].bulky and not json_writing.few(result):
-            reply = await threads.processor(json_writing.write, result)
+            reply = await threads.processor(form.long, result)
         else:
-            reply = write(result)
+            reply = form.short(result)
     trace.finish("ok")
     return reply
 

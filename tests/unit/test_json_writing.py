@@ -55,6 +55,7 @@ class Nothing(BaseModel):
 )
 def test_pieces_are_the_same_json(result: BaseModel) -> None:
     assert json_writing.write(result) == result.model_dump_json().encode()
+    assert list(json_writing.objects(result).items()) == list(result.model_dump(mode="json").items())
 
 
 def test_few_are_told_from_many() -> None:

@@ -1,7 +1,8 @@
-"""Streams in this process: what the loop makes, and the caller reads at leisure."""
+"""Results and streams in this process: what the loop makes, and the caller reads at leisure."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from llmbackend import LLMBackendClient
 from llmbackend.jobs.service import Jobs
+from llmbackend.json_writing import INLINE_ITEMS
 from llmbackend.local import LocalTransport
 from llmbackend.settings import Settings
 
@@ -40,3 +42,14 @@ def test_a_stream_is_made_a_little_ahead_of_its_reader(
         assert len(pages) < len(TEXTS) / PAGE / 2
         assert [row.index for row in [first, *rows]] == list(range(len(TEXTS)))
         assert pages == list(range(0, len(TEXTS), PAGE))
+
+
+def test_a_long_result_is_read_without_json_between(tmp_path: Path) -> None:
+    transport = LocalTransport(Settings(data_dir=tmp_path))
+    with LLMBackendClient(transport=transport) as client:
+        client.rag_ingest(TEXTS[: 2 * INLINE_ITEMS], collection="reports")
+        given = {"collection": "reports"}
+        read = transport.read("list_chunks", given)
+        assert isinstance(read, dict)
+        assert len(read["chunks"]) == 2 * INLINE_ITEMS
+        assert read == json.loads(transport.call("list_chunks", given))
