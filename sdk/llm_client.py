@@ -4636,6 +4636,8 @@ def _parquet(operation: str, path: str) -> Any:
         raise InvalidRequest(f"{operation}: reading Parquet needs pyarrow: pip install pyarrow") from error
     try:
         return parquet.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"{operation}: there is no file {path!r}") from error
     except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
         fix = f"give pyarrow.dataset.dataset({path!r})" if os.path.isdir(path) else "is it Parquet?"
         raise InvalidRequest(f"{operation}: {path!r} cannot be read ({error}): {fix}") from error
@@ -4980,7 +4982,7 @@ def _is_called_like_a_file(text: Any) -> bool:
     if re.match(r"(~|\.\.?)?/|[A-Za-z]:\\|\.\.?\\", text):
         return bool(re.search(r"\.\w{1,8}$", text))
     return not re.search(r"\s", text) and (
-        _suffix(text) in (*ROWS, *FILE_TYPES.split()) or ("/" in text and "*" in text)
+        _suffix(text) in (*ROWS, *FILE_TYPES.split(), *_PACKED) or ("/" in text and "*" in text)
     )
 
 
@@ -5110,8 +5112,16 @@ def _questions(given: Any) -> tuple[Any, Records[Record]]:
             wanted = "{'question': '…', 'gold': 'the id of the document that answers it'}"
             raise InvalidRequest(f"evaluate: questions[{number}] {has}: it is like {wanted}")
     if rows:
-        questions = [{name: one[name] for name in ("question", "gold")} for one in questions]
+        questions = [{"question": one["question"], "gold": _gold(one["gold"])} for one in questions]
     return questions, warnings
+
+
+def _gold(value: Any) -> Any:
+    """A cell's gold documents, with numbers as text, as a table's ids are."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, (list, tuple)):
+        return [_gold(id) for id in value]
+    return _whole(value) if isinstance(value, (int, float)) and not _is_missing(value) else value
 
 
 def _is_several(given: Any) -> bool:

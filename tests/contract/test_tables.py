@@ -204,6 +204,7 @@ def test_the_path_of_a_file_is_no_text(client: LLMBackendClient, collection: str
 NO_TEXTS = {
     "reports/march.pdf": "the path 'reports/march.pdf', and there is no such file",
     "rows.parquet": "the path 'rows.parquet', and there is no such file",
+    "rows.jsonl.gz": "the path 'rows.jsonl.gz', and there is no such file",
     "/srv/the files/notes.txt": "the path '/srv/the files/notes.txt', and there is no such file",
     "C:\\reports\\march.docx": "and there is no such file",
     "handbook/*.md": r"the path 'handbook/\*\.md', not a text: ",
@@ -219,6 +220,13 @@ def test_what_is_called_like_a_file_is_no_text_where_there_is_none(
         with pytest.raises(InvalidRequest, match=NO_TEXTS[given]):
             call()
     assert collection not in [one.name for one in client.list_collections()]
+
+
+def test_a_parquet_file_that_is_not_there_is_told(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match=r"there is no file '.*none\.parquet'$"):
+        client.rag_ingest(tmp_path / "none.parquet", collection)
 
 
 @pytest.mark.parametrize(
@@ -363,3 +371,23 @@ def test_questions_come_from_tables_and_files(
     ):
         with pytest.raises(InvalidRequest, match=said):
             client.evaluate(collection, wrong)
+
+
+def test_gold_documents_of_a_table_are_numbers_as_its_ids_are(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    client.rag_ingest(
+        pd.DataFrame({"id": [7, 8], "text": ["The gym opens at six.", "The pool is cold."]}), collection
+    )
+    rows = pd.DataFrame({"question": ["When does the gym open?"], "gold": [7]})
+    rows.to_json(tmp_path / "q.jsonl", orient="records", lines=True)
+    lists = pd.DataFrame({"question": ["When does the gym open?"], "gold": [[7]]})
+    lists.to_parquet(tmp_path / "q.parquet")
+    for given in (
+        rows,
+        rows.astype({"gold": float}),
+        lists,
+        tmp_path / "q.jsonl",
+        pd.read_parquet(tmp_path / "q.parquet"),
+    ):
+        assert client.evaluate(collection, given).questions[0].gold == ["7"]
