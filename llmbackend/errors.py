@@ -81,7 +81,7 @@ def invalid(error: ValidationError, what: str, fields: Iterable[str] = ()) -> In
         given = item["type"] == "extra_forbidden"  # then the place is the caller's own name
         item["loc"] = [part for part in within if not _names_a_type(part)]
         named = _names_a_type(last) or item["type"] in (f"{last}_type", f"{last}_parsing")
-        item["loc"] += [last] if last != "" and (given or not named) else []
+        item["loc"] += [last] if given or (last != "" and not named) else []
     # For a union, an error inside one type says more than that the input is not one of the others.
     within = {tuple(item["loc"][:end]) for item in found for end in range(len(item["loc"]))}
     within |= {tuple(item["loc"]) for item in found if item["type"] in ("value_error", "too_short")}

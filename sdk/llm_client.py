@@ -5565,7 +5565,10 @@ def _short(value: Any) -> str:
 
 def position(place: Sequence[str | int]) -> str:
     """A position in the arguments, such as `documents[2500].metadata.price`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    named = (
+        f"[{part}]" if isinstance(part, int) else f".{part if part.strip() else repr(part)}" for part in place
+    )
+    return "".join(named).lstrip(".")
 
 
 def _not_json(given: Any) -> tuple[list[str | int], str] | None:

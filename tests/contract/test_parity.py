@@ -37,6 +37,8 @@ CALLS: dict[str, Call] = {
     "chat: white space": lambda c: c.chat(" \n", system="Be brief."),
     "submit_job: a misspelt type": lambda c: c.submit_job("batch-embd", {"texts": ["a"]}),
     "get_document: the other order": lambda c: c.get_document(NAME, "a.md"),
+    "list_collections: a field without a name": lambda c: c._call("list_collections", **{"": 1}),
+    "chat: a field without a name": lambda c: c.chat([{"role": "user", "content": "a", "": 1}]),
     "embed: a number": lambda c: c.embed([1]),
     "embed: nothing": lambda c: c.embed([]),
     "embed: an object": lambda c: c.embed([OBJECT]),

@@ -146,6 +146,9 @@ def test_a_field_that_is_not_known_is_told_with_the_one_that_was_meant() -> None
         ({"topk": 3}, "topk: Extra inputs are not permitted: did you mean 'top_k'?"),
         ({"filter": {"a": 1}}, "filter: Extra inputs are not permitted: did you mean 'filters'?"),
         ({"colour": 3}, "colour: Extra inputs are not permitted"),
+        ({"": 3}, "'': Extra inputs are not permitted"),
+        ({" ": 3}, "' ': Extra inputs are not permitted"),
+        ({"": 3, "colour": 3}, "'': Extra inputs are not permitted; colour: Extra inputs are not permitted"),
     ],
 )
 def test_a_field_that_may_be_left_out_is_suggested_too(given: dict[str, object], told: str) -> None:
