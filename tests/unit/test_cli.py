@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_group
 
+from llmbackend.cli import commands
 from llmbackend.operations import OPERATIONS
 from tests.server import KEY, PLUGIN, python
 
@@ -46,6 +50,16 @@ def test_help_lists_the_commands() -> None:
         "openapi",
     ):
         assert f" {command} " in said
+
+
+def test_every_command_of_every_module_is_listed() -> None:
+    folder = Path(commands.__file__).parent
+    modules = [path.stem for path in folder.glob("*.py") if "\ndef add_to(" in path.read_text()]
+    assert set(commands.MODULES) == set(modules)
+    for module, names in commands.MODULES.items():
+        made = typer.Typer()
+        import_module(f"llmbackend.cli.{module}").add_to(made)
+        assert tuple(get_group(made).commands) == names
 
 
 def test_openapi_prints_the_document() -> None:
