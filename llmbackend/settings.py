@@ -1,7 +1,5 @@
 """Every setting, and the only place in the package that reads the environment and `.env`."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import logging
