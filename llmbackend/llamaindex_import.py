@@ -64,33 +64,23 @@ def giving_way() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-def shipped_ranks() -> Path:
-    """Return the file of cl100k's tokens that LlamaIndex ships, under the name that tiktoken gives it when it downloads it."""
-    spec = find_spec("llama_index.core")
-    assert spec is not None
-    assert spec.origin is not None
-    return (
-        Path(spec.origin).with_name("_static") / "tiktoken_cache" / "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
-    )
-
-
-def is_loaded() -> bool:
-    """Return whether LlamaIndex is loaded: then an application may have set its tokenizer."""
-    return "llama_index.core" in sys.modules
-
-
 def tokenizer() -> Callable[[str], Sized]:
     """LlamaIndex's tokenizer: the one that the application has set, else the one that LlamaIndex would load."""
     with _loading:
-        if is_loaded():
+        if "llama_index.core" in sys.modules:
             from llama_index.core.utils import get_tokenizer
 
             return get_tokenizer()
         import tiktoken
 
+        spec = find_spec("llama_index.core")
+        assert spec is not None
+        assert spec.origin is not None
+        # LlamaIndex ships the file that tiktoken would download, under the same name.
+        shipped = str(Path(spec.origin).with_name("_static") / "tiktoken_cache")
         named = "TIKTOKEN_CACHE_DIR" in os.environ
         if not named:
-            os.environ["TIKTOKEN_CACHE_DIR"] = str(shipped_ranks().parent)
+            os.environ["TIKTOKEN_CACHE_DIR"] = shipped
         try:
             encoding = tiktoken.encoding_for_model("gpt-3.5-turbo")
         finally:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sized
 from functools import lru_cache
 
 from .. import llamaindex_import, slices
-from .few_tokens import FewTokens
 from .windows import PART_CHARACTERS, windows
 
 REMEMBERED_LENGTH = 64
@@ -32,7 +31,7 @@ def _count(text: str) -> int:
     if "  " not in text and _by_words():
         first, *others = text.split(" ")
         count = _firsts[first] + sum(map(_others.__getitem__, others))
-    return _length(text) if count == math.inf else int(count)
+    return len(_tokenizer()(text)) if count == math.inf else int(count)
 
 
 class _Words(dict[str, float]):
@@ -44,7 +43,7 @@ class _Words(dict[str, float]):
     def __missing__(self, word: str) -> float:
         after_space = self._space and word[:1].isspace()
         before_space = word[-1:].isspace() and word[-1] != "\n"
-        count = math.inf if after_space or before_space else _length(self._space + word)
+        count = math.inf if after_space or before_space else len(_tokenizer()(self._space + word))
         if len(word) < REMEMBERED_LENGTH:
             if len(self) >= REMEMBERED:
                 self.clear()
@@ -58,24 +57,8 @@ _firsts, _others = _Words(""), _Words(" ")
 @lru_cache(maxsize=1)
 def _by_words() -> bool:
     """Return whether the tokenizer counts word by word; an application may have set LlamaIndex to a different one."""
-    whole, first, second = map(_length, ("one two", "one", " two"))
+    whole, first, second = (len(_tokenizer()(text)) for text in ("one two", "one", " two"))
     return whole == first + second
-
-
-def _length(text: str) -> int:
-    few = _few()
-    count = few.count(text) if few else None
-    return len(_tokenizer()(text)) if count is None else count
-
-
-@lru_cache(maxsize=1)
-def _few() -> FewTokens | None:
-    if llamaindex_import.is_loaded():
-        return None
-    try:
-        return FewTokens()
-    except OSError:
-        return None
 
 
 @lru_cache(maxsize=1)

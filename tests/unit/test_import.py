@@ -102,7 +102,6 @@ def test_a_first_ingest_loads_nothing_that_it_does_not_need(tmp_path: Path) -> N
             "llmbackend.files.parsing",
             "llmbackend.notebook",
             "sqlalchemy.dialects.postgresql",
-            "tiktoken",
             "typer.rich_utils",
         }
         & loaded

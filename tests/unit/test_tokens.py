@@ -11,7 +11,6 @@ import pytest
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.utils import get_tokenizer
 
-from llmbackend.chunks.few_tokens import FEW, FewTokens
 from llmbackend.chunks.tokens import tokens_of
 
 DEMO = Path(__file__).parents[2] / "llmbackend" / "demo" / "documents"
@@ -27,30 +26,6 @@ def test_they_are_as_many_as_of_the_whole_text(seed: int) -> None:
     for _ in range(4000):
         text = "".join(chance.choices(SPACES + OTHERS, k=chance.randint(0, 14)))
         assert len(tokens_of(text)) == len(tokenize(text)), repr(text)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_first_are_as_many_without_tiktoken(seed: int) -> None:
-    tokenize, chance, few = get_tokenizer(), random.Random(seed), FewTokens()
-    counted = 0
-    for _ in range(4000):
-        others = [*OTHERS, "SdD", "'RE", "—…→", "//", "Ⅷ", "  ", "\n\n", *map(chr, range(0xA0, 0x17F))]
-        text = "".join(chance.choices(SPACES + others, k=chance.randint(0, 14)))
-        if (count := few.count(text)) is not None:
-            counted += 1
-            assert count == len(tokenize(text)), repr(text)
-    assert counted > 1000
-    demo = "\n\n".join(file.read_text("utf-8") for file in sorted(DEMO.rglob("*.md")))
-    assert few.count(demo) == len(tokenize(demo))
-
-
-def test_what_is_not_few_is_left_to_tiktoken() -> None:
-    few = FewTokens()
-    for text in ("<|endoftext|>", "東京", "é" * 65, "\x1c"):
-        assert few.count(text) is None
-    assert few.count("one two") == 2
-    assert few.count("one " * (FEW // 4)) is None
-    assert few.count("one two") is None
 
 
 @pytest.mark.parametrize("size", [32, 64, 256])
