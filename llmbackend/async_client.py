@@ -561,13 +561,13 @@ class AsyncLLMBackendClient:
             usage = {"include_usage": True}
             return AsyncReplyStream(await self._stream("chat", **fields, stream_options=usage))
         result = await self._call("chat", **fields)
-        choice = result["choices"][0]
+        choice, told = (result["choices"][0], result.get("usage"))
         text, message = (choice["message"].get("content") or "", _message(choice["message"]))
         kind = ParsedReply if hasattr(schema, "model_validate_json") else Reply
         return kind(
             text,
             model=result.get("model") or "",
-            usage=result.get("usage"),
+            usage=told if isinstance(told, dict) else None,
             finish_reason=choice.get("finish_reason"),
             message=message,
             parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),

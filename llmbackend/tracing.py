@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmbackend.calls")
 
+MOST_TOKENS = 10**12
+"""A server that tells more tokens of a call is mistaken: sums of such numbers would not fit into the database."""
+
 _Result = TypeVar("_Result")
 
 ENOUGH = 0.5
@@ -191,11 +194,16 @@ class Trace:
         """Note the model that answered, and its tokens if `usage` is a mapping with them.
 
         They are `prompt_tokens`, `completion_tokens` and `embedded_tokens`. Pass `estimated` if no server reported them.
+        What cannot be a number of tokens is left out.
         """
         self.model = without_secrets(model) or self.model
         if not isinstance(usage, Mapping):
             return
-        counts = {name: count for name in _TOKENS if isinstance(count := usage.get(name), int) and count > 0}
+        counts = {
+            name: count
+            for name in _TOKENS
+            if isinstance(count := usage.get(name), int) and 0 < count <= MOST_TOKENS
+        }
         if not counts:
             return
         self.tokens["prompt_tokens"] += counts.get("prompt_tokens", 0) + counts.get("embedded_tokens", 0)

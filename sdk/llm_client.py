@@ -2434,13 +2434,13 @@ class LLMBackendClient:
             usage = {"include_usage": True}
             return ReplyStream(self._stream("chat", **fields, stream_options=usage))
         result = self._call("chat", **fields)
-        choice = result["choices"][0]
+        choice, told = result["choices"][0], result.get("usage")
         text, message = choice["message"].get("content") or "", _message(choice["message"])
         kind = ParsedReply if hasattr(schema, "model_validate_json") else Reply
         return kind(
             text,
             model=result.get("model") or "",
-            usage=result.get("usage"),
+            usage=told if isinstance(told, dict) else None,  # the server's own, and no part of the answer
             finish_reason=choice.get("finish_reason"),
             message=message,
             parsed=None if schema is None or "tool_calls" in message else _parsed(text, schema),

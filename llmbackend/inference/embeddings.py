@@ -170,7 +170,7 @@ def checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):
             values = np.array(rows, dtype=np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise BackendError(
             f"{backend} sent vectors of different lengths, or that are not numbers", details=about
         ) from error

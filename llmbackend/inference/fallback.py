@@ -114,4 +114,4 @@ async def listed(
 def context(model: dict[str, Any]) -> int | None:
     """The tokens that a listed model takes; None if the server does not tell."""
     tokens = model.get("max_model_len")  # vLLM's field
-    return tokens if isinstance(tokens, int) else None
+    return tokens if isinstance(tokens, int) and tokens > 0 else None

@@ -330,7 +330,7 @@ def matrix(rows: list[Row]) -> NDArray[np.float32]:
 
 def note(model: str, tokens: Any, batch: Sequence[Any]) -> None:
     """Record the tokens of a request, whatever becomes of its reply; estimate them if the server does not tell."""
-    told = isinstance(tokens, int) and tokens > 0
+    told = isinstance(tokens, int) and 0 < tokens <= tracing.MOST_TOKENS
     if not told:
         tokens = (
             sum(size(one) if isinstance(one, str) else BYTES_A_TOKEN * len(one) for one in batch)

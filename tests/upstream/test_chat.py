@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -239,6 +241,16 @@ def test_a_server_without_a_list_of_models_is_a_backend_error(
 def test_the_first_model_offered_is_asked_where_none_is_named(connect: Connect, upstream: Upstream) -> None:
     reply = connect(chat_model=None).chat("hello")
     assert (reply, reply.model, reply.usage.total_tokens) == (REPLY, "ok", 28)
+
+
+@pytest.mark.parametrize("usage", ["none", [1], {"prompt_tokens": 10**30, "completion_tokens": 2**63 - 1}])
+def test_tokens_that_cannot_be_spoil_no_reply_and_no_count(
+    client: LLMBackendClient, upstream: Upstream, usage: Any
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": REPLY}, "finish_reason": "stop"}
+    upstream.replies = [json.dumps({"id": "1", "choices": [choice], "usage": usage}).encode()]
+    assert client.chat("hello") == REPLY
+    assert all(row.prompt_tokens < 10**12 for row in client.usage())
 
 
 def test_what_a_server_sets_as_a_cookie_goes_along_with_nobodys_calls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from llmbackend import (
     NotFound,
     Overloaded,
 )
+from llmbackend.inference.tei import tokens_told
 from llmbackend.inference.upstream import AT_ONCE
 from tests.upstream.conftest import ATTEMPTS, Connect, fails
 from tests.upstream.fake import CONTEXT, TEI_BYTES, Upstream, closed_port, running
@@ -47,6 +49,7 @@ def test_vectors_come_in_the_order_of_the_texts(connect: Connect) -> None:
         ("nan", BackendError, 1),
         ("null", BackendError, 1),
         ("null-row", BackendError, 1),
+        ("huge", BackendError, 1),
         ("infinite", BackendError, 1),
         ("empty", BackendError, 1),
         ("text", BackendError, 1),
@@ -107,6 +110,7 @@ def test_tei_gives_vectors(connect: Connect, upstream: Upstream) -> None:
         ("nan", BackendError),
         ("null", BackendError),
         ("null-row", BackendError),
+        ("huge", BackendError),
         ("infinite", BackendError),
         ("empty", BackendError),
         ("text", BackendError),
@@ -196,6 +200,33 @@ def test_batches_are_as_large_as_tei_says(connect: Connect, upstream: Upstream) 
 def test_a_tei_that_says_nothing_of_itself_is_sent_its_default(connect: Connect, upstream: Upstream) -> None:
     _check_vectors(connect(tei_url=f"{upstream.url}/old"), MANY[:70])
     assert sorted(map(len, _sent(upstream))) == [23, 23, 24]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"max_client_batch_size": 0},
+        {"max_input_length": 0},
+        {"max_batch_tokens": -1},
+        {"max_concurrent_requests": "many"},
+        {"model_id": 5},
+    ],
+)
+def test_a_tei_that_tells_nonsense_of_itself_is_a_typed_error(
+    connect: Connect, upstream: Upstream, told: dict[str, Any]
+) -> None:
+    upstream.tei_told = told
+    with fails(BackendError, backend="TEI") as caught:
+        connect(tei_url=f"{upstream.url}/ok").embed(["a", "b " * CONTEXT * 2])
+    assert "unexpected answer" in str(caught.value)
+
+
+def test_a_number_of_tokens_that_cannot_be_is_not_told() -> None:
+    assert [tokens_told({"x-compute-tokens": told}) for told in ("12", "9" * 5000, "many")] == [
+        12,
+        None,
+        None,
+    ]
 
 
 def test_a_batch_that_is_too_large_is_halved(connect: Connect, upstream: Upstream) -> None:
