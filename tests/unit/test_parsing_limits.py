@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -144,6 +145,18 @@ def test_a_file_with_too_much_of_something_is_refused_with_the_limit(name: str) 
     make, reason = TOO_LARGE[name]
     with pytest.raises(Unreadable, match=reason):
         list(parse_all(name, make()))
+
+
+@pytest.mark.parametrize("tag", [b"<row ", b"<c ", b"<col "])
+def test_tags_without_an_end_take_no_longer_than_others(tag: bytes) -> None:
+    def seconds(tags: bytes) -> float:
+        sheet = _sheet(b"<!--" + tags + b"--><row><c><v>1</v></c></row>")
+        began = time.thread_time()  # others of this process may be at work
+        assert parse("a.xlsx", sheet).text.endswith("1")
+        return time.thread_time() - began
+
+    seconds(b"")  # what is loaded at first
+    assert seconds(tag * 25_000) < 10 * max(0.05, seconds((tag + b">") * 25_000))
 
 
 @pytest.mark.parametrize("name", ["table", "header", "math", "div"])

@@ -46,7 +46,7 @@ def check_archive(data: bytes, kind: str) -> None:
 
 
 _PIECE = re.compile(rb"<(?:\w+:)?(?:p|r|t|br|cr|tab|sym|hyperlink|fld)[\s/>]")
-_ROW = re.compile(rb"""<(?:\w+:)?(?:row|tr)\b(?:[^>]*?\sr=["'](\d+))?""")
+_ROW = re.compile(rb"""<(?:\w+:)?(?:row|tr)\b(?:[^<>]*?\sr=["'](\d+))?""")
 _CELL = re.compile(rb"<(?:\w+:)?t?c[\s/>]")
 
 

@@ -42,8 +42,8 @@ def xlsx(data: bytes, warn: Warn) -> Parsed:
 
 
 _UNKNOWN = re.compile(rb"</f></(?:\w+:)?c>|</f><v\s*/>|</f><v></v>")
-_ERROR = re.compile(rb"<(?:\w+:)?c\b[^>]*\st=[\"']e[\"']")
-_HIDDEN = re.compile(rb"<(?:\w+:)?(row|col)\b[^>]*\shidden=[\"'](?:1|true)[\"']")
+_ERROR = re.compile(rb"<(?:\w+:)?c\b[^<>]*\st=[\"']e[\"']")
+_HIDDEN = re.compile(rb"<(?:\w+:)?(row|col)\b[^<>]*\shidden=[\"'](?:1|true)[\"']")
 
 
 def _tell_losses(sheet: Any, markup: bytes, warn: Warn) -> None:
