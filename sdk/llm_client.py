@@ -866,7 +866,7 @@ def _records(value: Any) -> Any:
         # Most values are scalars: recursing into each would take most of the time.
         record = Record(value)
         for key, item in value.items():
-            if type(item) in _NESTED:
+            if isinstance(item, (dict, list)):
                 record[key] = _records(item)
         return record
     if isinstance(value, list):

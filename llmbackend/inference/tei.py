@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from pydantic import BaseModel, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from ..errors import NotFound
 from .batches import Limits
@@ -24,7 +24,9 @@ class Info(NamedTuple):
     """The most texts that the server takes at a time."""
 
 
-class _Told(BaseModel, protected_namespaces=()):
+class _Told(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
     max_client_batch_size: PositiveInt
     max_batch_tokens: PositiveInt
     max_input_length: PositiveInt

@@ -18,8 +18,9 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from typer.testing import CliRunner
 
-from llmbackend import InvalidRequest, LLMBackendClient, addresses, cli
+from llmbackend import InvalidRequest, LLMBackendClient, addresses
 from llmbackend.backend import Backend
+from llmbackend.cli.commands import app
 from llmbackend.jobs import sending, webhooks
 from llmbackend.local import Core, LocalTransport
 from llmbackend.settings import Settings
@@ -309,7 +310,7 @@ def test_no_project_can_sign_for_another(
     monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
     told = {}
     for project in keys:
-        printed = CliRunner().invoke(cli.app, ["keys", "webhooks", project])
+        printed = CliRunner().invoke(app, ["keys", "webhooks", project])
         assert printed.exit_code == 0, printed.output
         told[project] = webhooks.key(printed.output.strip())
     assert told["default"] == SECRET.encode()
