@@ -41,6 +41,7 @@ from llm_client import (
     Health,
     Hit,
     Hits,
+    Id,
     Image,
     IngestReport,
     InvalidRequest,
@@ -73,6 +74,7 @@ from llm_client import (
     _exported,
     _further_on,
     _Handle,
+    _ids,
     _joined,
     _json_schema,
     _message,
@@ -1257,7 +1259,8 @@ class AsyncLLMBackendClient:
         Filters find the same without an index, but more slowly in large collections; a Qdrant server in strict mode, as
         in Qdrant Cloud, refuses filters without one. The embedded engine builds indexes in the background.
 
-        Returns the collection as `get_collection` does. Raises NotFound, InvalidRequest (also if there are too many).
+        Returns the collection as `get_collection` does. Raises NotFound, InvalidRequest (also if there are too many, or none
+        to remove).
         """
         return CollectionInfo(await self._call("set_indexes", collection=collection, indexes=indexes))
 
@@ -1391,7 +1394,7 @@ class AsyncLLMBackendClient:
         self,
         collection: str,
         *,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[Id] | None = None,
         filters: Mapping[str, Any] | None = None,
         limit: int | None = None,
     ) -> Records[ChunkInfo]:
@@ -1401,7 +1404,7 @@ class AsyncLLMBackendClient:
         `chunk` is a chunk's position in its document. Without a `limit`, a document's chunks come one after the other, in
         order. Raises NotFound, InvalidRequest.
         """
-        given = _as_list(ids)
+        given = _ids(_as_list(ids))
         if isinstance(given, list) and len(given) > CHUNKS_OF:
             found: Records[ChunkInfo] = Records()
             for start in range(0, len(given), CHUNKS_OF):
@@ -1443,14 +1446,14 @@ class AsyncLLMBackendClient:
             if cursor is None or len(items) == limit:
                 return items
 
-    async def get_document(self, id: str, collection: str) -> StoredDocument:
+    async def get_document(self, id: Id, collection: str) -> StoredDocument:
         """A stored document: `{id, text, metadata, chunks}`.
 
         The text is joined from its chunks (`chunks` is their number), so white space between them may differ from the
         original. Raises NotFound (the document or the collection).
         """
         try:
-            return StoredDocument(await self._call("get_document", id=id, collection=collection))
+            return StoredDocument(await self._call("get_document", id=_ids(id), collection=collection))
         except NotFound as error:
             _tell_order(error, collection, id, "get_document takes the id first, then the collection")
             raise
@@ -1458,7 +1461,7 @@ class AsyncLLMBackendClient:
     async def delete_documents(
         self,
         collection: str,
-        ids: str | Sequence[str] | None = None,
+        ids: Id | Sequence[Id] | None = None,
         *,
         filters: Mapping[str, Any] | None = None,
         where: Mapping[str, Any] | None = None,
@@ -1468,7 +1471,8 @@ class AsyncLLMBackendClient:
         Returns `{deleted}`, the number of documents, with `notes` if filters that cannot match delete none. `where` is an
         earlier name of `filters`. Raises NotFound (the collection), InvalidRequest (both or neither given).
         """
-        given = [ids] if isinstance(ids, str) else _as_list(ids)
+        given = _ids(_as_list(ids))
+        given = [given] if isinstance(given, str) else given
         if not isinstance(collection, str):
             said = "delete_documents takes the collection first, then the ids"
             raise InvalidRequest(f"delete_documents: collection is {_called(collection)}: {said}")
@@ -1919,7 +1923,8 @@ class AsyncLLMBackendClient:
 
         The other project sees it as `project/collection`, with this project's name, and as the model
         `rag/project/collection`. Only this project can delete or share it. Returns `{collection, with_project, can,
-        created_at}`. Raises NotFound, InvalidRequest.
+        created_at}`. Raises NotFound (also, for the administrator, if no project has the name, and one has a similar name),
+        InvalidRequest.
         """
         return await self._call("share_collection", collection=collection, with_project=with_project, can=can)
 
@@ -2092,13 +2097,13 @@ class AsyncCollectionHandle(_Handle):
         """Its documents, as `list_documents` returns them."""
         return await self._client.list_documents(self.name, limit=limit)
 
-    async def get(self, id: str) -> StoredDocument:
+    async def get(self, id: Id) -> StoredDocument:
         """A stored document, as `get_document` returns it."""
         return await self._client.get_document(id, self.name)
 
     async def delete(
         self,
-        ids: str | Sequence[str] | None = None,
+        ids: Id | Sequence[Id] | None = None,
         *,
         filters: Mapping[str, Any] | None = None,
         where: Mapping[str, Any] | None = None,

@@ -231,7 +231,7 @@ class Backend:
     async def set_indexes(self, request: schemas.SetIndexesRequest) -> schemas.CollectionInfo:
         """Create, change or remove indexes of metadata fields.
 
-        Refused: indexes of too many fields.
+        Refused: indexes of too many fields, and removing one that is not there.
         """
         return await self._collections.set_indexes(_named(request.collection), request.indexes)
 
@@ -429,7 +429,7 @@ class Backend:
     async def share_collection(self, request: schemas.ShareRequest) -> schemas.Share:
         """Share a collection with another project, to read or to write it; replaces an earlier share.
 
-        Refused: the collection's own project.
+        Refused: the collection's own project; for the administrator, a name that no project has and that looks misspelt.
         """
         await self._collection(request.collection)
         return await self.parts.sharing.share(_caller(), _named(request.collection), request)

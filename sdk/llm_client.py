@@ -2164,6 +2164,7 @@ def _error_of(status: int, content: bytes, url: str) -> LLMBackendError:
 # --------------------------------------------------------------------------------------------- the client
 
 Document = Union[str, Mapping[str, Any]]
+Id = Union[str, int]  # of a document: a number is taken as text
 Image = Union[str, "os.PathLike[str]", bytes]  # a URL or a path, a path, the file itself
 File = Union[str, "os.PathLike[str]", tuple[str, bytes]]  # a file, a folder or a pattern; a name and content
 
@@ -3133,7 +3134,8 @@ class LLMBackendClient:
         Filters find the same without an index, but more slowly in large collections; a Qdrant server in strict mode, as
         in Qdrant Cloud, refuses filters without one. The embedded engine builds indexes in the background.
 
-        Returns the collection as `get_collection` does. Raises NotFound, InvalidRequest (also if there are too many).
+        Returns the collection as `get_collection` does. Raises NotFound, InvalidRequest (also if there are too many, or none
+        to remove).
         """
         return CollectionInfo(self._call("set_indexes", collection=collection, indexes=indexes))
 
@@ -3265,7 +3267,7 @@ class LLMBackendClient:
         self,
         collection: str,
         *,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[Id] | None = None,
         filters: Mapping[str, Any] | None = None,
         limit: int | None = None,
     ) -> Records[ChunkInfo]:
@@ -3275,7 +3277,7 @@ class LLMBackendClient:
         `chunk` is a chunk's position in its document. Without a `limit`, a document's chunks come one after the other, in
         order. Raises NotFound, InvalidRequest.
         """
-        given = _as_list(ids)
+        given = _ids(_as_list(ids))
         if isinstance(given, list) and len(given) > CHUNKS_OF:
             found: Records[ChunkInfo] = Records()
             for start in range(0, len(given), CHUNKS_OF):
@@ -3317,14 +3319,14 @@ class LLMBackendClient:
             if cursor is None or len(items) == limit:
                 return items
 
-    def get_document(self, id: str, collection: str) -> StoredDocument:
+    def get_document(self, id: Id, collection: str) -> StoredDocument:
         """A stored document: `{id, text, metadata, chunks}`.
 
         The text is joined from its chunks (`chunks` is their number), so white space between them may differ from the
         original. Raises NotFound (the document or the collection).
         """
         try:
-            return StoredDocument(self._call("get_document", id=id, collection=collection))
+            return StoredDocument(self._call("get_document", id=_ids(id), collection=collection))
         except NotFound as error:
             _tell_order(error, collection, id, "get_document takes the id first, then the collection")
             raise
@@ -3332,7 +3334,7 @@ class LLMBackendClient:
     def delete_documents(
         self,
         collection: str,
-        ids: str | Sequence[str] | None = None,
+        ids: Id | Sequence[Id] | None = None,
         *,
         filters: Mapping[str, Any] | None = None,
         where: Mapping[str, Any] | None = None,
@@ -3342,7 +3344,8 @@ class LLMBackendClient:
         Returns `{deleted}`, the number of documents, with `notes` if filters that cannot match delete none. `where` is an
         earlier name of `filters`. Raises NotFound (the collection), InvalidRequest (both or neither given).
         """
-        given = [ids] if isinstance(ids, str) else _as_list(ids)
+        given = _ids(_as_list(ids))
+        given = [given] if isinstance(given, str) else given
         if not isinstance(collection, str):
             said = "delete_documents takes the collection first, then the ids"
             raise InvalidRequest(f"delete_documents: collection is {_called(collection)}: {said}")
@@ -3800,7 +3803,8 @@ class LLMBackendClient:
 
         The other project sees it as `project/collection`, with this project's name, and as the model
         `rag/project/collection`. Only this project can delete or share it. Returns `{collection, with_project, can,
-        created_at}`. Raises NotFound, InvalidRequest.
+        created_at}`. Raises NotFound (also, for the administrator, if no project has the name, and one has a similar name),
+        InvalidRequest.
         """
         return self._call("share_collection", collection=collection, with_project=with_project, can=can)
 
@@ -4007,13 +4011,13 @@ class CollectionHandle(_Handle):
         """Its documents, as `list_documents` returns them."""
         return self._client.list_documents(self.name, limit=limit)
 
-    def get(self, id: str) -> StoredDocument:
+    def get(self, id: Id) -> StoredDocument:
         """A stored document, as `get_document` returns it."""
         return self._client.get_document(id, self.name)
 
     def delete(
         self,
-        ids: str | Sequence[str] | None = None,
+        ids: Id | Sequence[Id] | None = None,
         *,
         filters: Mapping[str, Any] | None = None,
         where: Mapping[str, Any] | None = None,
@@ -5111,17 +5115,23 @@ def _questions(given: Any) -> tuple[Any, Records[Record]]:
             has = f"has {_some(list(map(str, one)))}" if isinstance(one, Mapping) else f"is {_called(one)}"
             wanted = "{'question': '…', 'gold': 'the id of the document that answers it'}"
             raise InvalidRequest(f"evaluate: questions[{number}] {has}: it is like {wanted}")
-    if rows:
-        questions = [{"question": one["question"], "gold": _gold(one["gold"])} for one in questions]
+    if isinstance(questions, list):  # a table's other columns are left out
+        questions = [
+            {**({"question": one["question"]} if rows else one), "gold": _ids(one["gold"])}
+            for one in questions
+        ]
     return questions, warnings
 
 
-def _gold(value: Any) -> Any:
-    """A cell's gold documents, with numbers as text, as a table's ids are."""
+def _ids(value: Any) -> Any:
+    """An id, or a list or relevance of ids, with numbers as text, as a table's ids are."""
     value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, Mapping):
+        return {_ids(id): relevance for id, relevance in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_gold(id) for id in value]
-    return _whole(value) if isinstance(value, (int, float)) and not _is_missing(value) else value
+        return [_ids(id) for id in value]
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return _whole(value) if is_number and not _is_missing(value) else value
 
 
 def _is_several(given: Any) -> bool:

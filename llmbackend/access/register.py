@@ -120,6 +120,12 @@ class Register:
         """The callers of all valid keys in the database."""
         return [key.caller for key in self._keys.values() if not key.caller.standing.ended]
 
+    @property
+    def projects(self) -> set[str]:
+        """The projects that have or had keys, and that of calls without one."""
+        callers = [*self._callers.values(), *(key.caller for key in self._keys.values())]
+        return {DEFAULT, *(caller.project for caller in callers)}
+
     async def permit(self, caller: Caller, needed: AccessNeeded) -> Granted:
         """Decide by the present keys and shares whether a call is allowed, like `decision.decide`, which says
         what is raised."""

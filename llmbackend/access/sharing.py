@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from sqlalchemy import Engine
 
 from .. import schemas, threads
-from ..errors import InvalidRequest
+from ..alike import alike, did_you_mean
+from ..errors import InvalidRequest, NotFound
 from ..storage import database
 from . import shares
 from .caller import Caller
@@ -30,11 +31,18 @@ class Sharing:
     async def share(
         self, caller: Caller, collection: QualifiedName, asked: schemas.ShareRequest
     ) -> schemas.Share:
-        """Share a collection. Raises InvalidRequest if it is with the collection's own project."""
+        """Share a collection.
+
+        Raises InvalidRequest if it is with the collection's own project, and NotFound, for the administrator only, if no
+        project has this name and some have similar ones: others may not know of them.
+        """
         if asked.with_project == collection.project:
             raise InvalidRequest(
                 "with_project: this is the collection's own project, which has all rights anyway"
             )
+        if caller.everywhere:
+            await self._register.look()
+            require_no_slip(asked.with_project, self._register.projects)
         share = shares.Share(collection, asked.with_project, asked.can, time.time())
         await self._write(shares.put, share)
         return _described(share, caller)
@@ -62,6 +70,18 @@ class Sharing:
         written = await threads.database(write)
         await self._register.look()
         return written
+
+
+def require_no_slip(project: str, projects: Collection[str]) -> None:
+    """Raise NotFound for a name that none of these projects has, but that is similar to one: a slip gives away documents.
+
+    Other new names are fine: a collection may be shared before its readers get their first key.
+    """
+    if project not in projects and (near := alike(project, projects)):
+        raise NotFound(
+            f"with_project: no project {project!r} has a key: {did_you_mean(near)} Else make its key first, by create_key",
+            details={"project": project, "near": near},
+        )
 
 
 def _described(share: shares.Share, caller: Caller) -> schemas.Share:

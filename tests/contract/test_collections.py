@@ -348,7 +348,7 @@ def test_indexes_change_nothing_that_filters_find(client: LLMBackendClient, coll
         found({"signed": {"gt": 1}})
 
 
-def test_indexes_of_no_type_or_of_too_many_fields_are_refused(
+def test_indexes_of_no_type_of_too_many_fields_or_that_are_not_there_are_refused(
     client: LLMBackendClient, collection: str
 ) -> None:
     with pytest.raises(InvalidRequest, match="kind"):
@@ -359,6 +359,9 @@ def test_indexes_of_no_type_or_of_too_many_fields_are_refused(
     client.create_collection(collection, indexes={"kind": "keyword"})
     with pytest.raises(InvalidRequest, match="90"):
         client.set_indexes(collection, {f"field{number}": "keyword" for number in range(90)})
+    for field, said in (("kidn", "did you mean 'kind'"), ("nope", "no index of 'nope' .*: there are 'kind'")):
+        with pytest.raises(InvalidRequest, match=said):
+            client.set_indexes(collection, {"team": "keyword", field: None})
     assert client.get_collection(collection).indexes == {"kind": "keyword"}
     with pytest.raises(NotFound):
         client.set_indexes("nobody", {"kind": "keyword"})

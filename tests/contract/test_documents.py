@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from llmbackend import InvalidRequest, LLMBackendClient, NotFound
@@ -94,6 +95,20 @@ def test_what_is_removed_has_to_be_told_in_one_way(
     with pytest.raises(InvalidRequest):
         client.delete_documents(collection, **given)
     assert len(client.list_documents(collection)) == 1
+
+
+def test_ids_are_numbers_as_those_of_a_table_are(client: LLMBackendClient, collection: str) -> None:
+    ids = [4711, 4712, 4713, 4714]
+    client.rag_ingest(pd.DataFrame({"id": ids, "text": [f"Order {id} came late." for id in ids]}), collection)
+    assert client.get_document(4711, collection).text == "Order 4711 came late."
+    assert client[collection].get(4711.0).id == "4711"  # type: ignore[arg-type]
+    assert {one.document_id for one in client.list_chunks(collection, ids=ids[:2])} == {"4711", "4712"}
+    assert client.delete_documents(collection, 4711) == {"deleted": 1}
+    assert client.delete_documents(collection, pd.Series([4712.0, 4713.0])) == {"deleted": 2}  # type: ignore[arg-type]
+    for none in (True, None, float("nan")):
+        with pytest.raises(InvalidRequest):
+            client.delete_documents(collection, [none])  # type: ignore[list-item]
+    assert [one.id for one in client.list_documents(collection)] == ["4714"]
 
 
 def test_documents_are_listed_in_the_order_of_their_ids(client: LLMBackendClient, collection: str) -> None:

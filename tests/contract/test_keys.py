@@ -156,6 +156,29 @@ def test_a_collection_is_shared_and_no_more(client: LLMBackendClient, collection
         client.share_collection("nothing", with_project="support")
 
 
+def test_a_misspelt_project_is_told_to_the_administrator(client: LLMBackendClient, collection: str) -> None:
+    client.create_collection(collection)
+    client.create_key(project="warehouse")
+    with pytest.raises(
+        NotFound, match="no project 'warehosue' has a key: did you mean 'warehouse'"
+    ) as caught:
+        client.share_collection(collection, "warehosue")
+    assert caught.value.details["near"] == ["warehouse"]
+    assert collection not in [share.collection for share in client.list_shares()]
+    assert client.share_collection(collection, "unheard-of").with_project == "unheard-of"
+
+
+def test_a_project_does_not_learn_of_others_by_sharing(server_url: str, collection: str) -> None:
+    with LLMBackendClient(server_url, KEY) as admin:
+        admin.create_key(project="warehouse")
+        own = admin.create_key(project="harbour", can=["admin", "write"])
+    with LLMBackendClient(server_url, own.key) as harbour:
+        harbour.create_collection(collection)
+        for project in ("warehosue", "warehouse"):
+            assert harbour.share_collection(collection, project).with_project == project
+        harbour.delete_collection(collection)
+
+
 def test_the_administrator_reaches_any_collection_by_its_project(client: LLMBackendClient) -> None:
     name = "hr/policies"
     made = client.create_collection(name)

@@ -386,6 +386,8 @@ def test_gold_documents_of_a_table_are_numbers_as_its_ids_are(
     for given in (
         rows,
         rows.astype({"gold": float}),
+        [{"question": "When does the gym open?", "gold": 7}],
+        [{"question": "When does the gym open?", "gold": {7: 2}}],
         lists,
         tmp_path / "q.jsonl",
         pd.read_parquet(tmp_path / "q.parquet"),

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from ... import plugins, threads, tracing
 from ...access.names import QualifiedName, missing
 from ...access.room import NOTHING, Require, Size, StorageLimits
+from ...alike import alike, did_you_mean
 from ...chunks.chunking import DEFAULT_OVERLAP, DEFAULT_SIZE
 from ...engines.indexes import INDEX_PLACES, NO_INDEXES, FieldType, Indexes, in_points
 from ...engines.interface import VectorEngine, damaged, gone
@@ -57,6 +58,15 @@ def require_few(indexes: Indexes) -> None:
             "use",
             details={"limit": INDEX_PLACES},
         )
+
+
+def require_there(fields: Iterable[str], indexes: Indexes) -> None:
+    """Raise InvalidRequest for a field that has no index."""
+    for field in fields:
+        if field not in indexes:
+            near = alike(field, indexes)
+            meant = did_you_mean(near) if near else f"there are {', '.join(map(repr, indexes)) or 'none'}"
+            raise InvalidRequest(f"indexes: there is no index of {field!r} to remove: {meant}")
 
 
 class Collections:
@@ -393,8 +403,15 @@ class Collections:
     async def set_indexes(
         self, name: QualifiedName, changes: Mapping[str, FieldType | None]
     ) -> CollectionInfo:
-        """Make, change or (None) remove indexes of metadata fields. Raises NotFound, and InvalidRequest for too many."""
+        """Make, change or (None) remove indexes of metadata fields.
+
+        Raises NotFound, and InvalidRequest for too many, or if one to remove is not there.
+        """
         collection = await self.get(name)
+        removed = {field for field, kind in changes.items() if kind is None}
+        if not removed <= collection.manifest.indexes.keys():
+            await collection.refresh()  # another process may have made it
+            require_there(removed, collection.manifest.indexes)
         now: dict[str, FieldType | None] = {**collection.manifest.indexes, **changes}
         require_few({field: kind for field, kind in now.items() if kind is not None})
         await collection.set_indexes(changes)
