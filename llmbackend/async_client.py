@@ -98,6 +98,8 @@ from llm_client import (
     _tell_order,
     _turns,
     _vectors_to,
+    _waits,
+    _warn,
     _with_images,
     file_contents,
     file_lots,
@@ -1692,9 +1694,9 @@ class AsyncLLMBackendClient:
     ) -> Any:
         """Wait for a job to end; returns its result.
 
-        Waits up to a minute for a server that is restarting. `progress` is as in `rag_ingest`. Raises the job's own error
-        if it failed, Conflict if it was cancelled, JobExpired, NotFound, BackendTimeout if it is not done after `timeout`
-        seconds (the job goes on).
+        Waits up to a minute for a server that is restarting. `progress` is as in `rag_ingest`. If the job waits for `approve`
+        or `reject`, a UserWarning says so. Raises the job's own error if it failed, Conflict if it was cancelled,
+        JobExpired, NotFound, BackendTimeout if it is not done after `timeout` seconds (the job goes on).
         """
         with _progress(progress) as tell:
             job = await self._ended(job_id, timeout, tell)
@@ -1714,6 +1716,7 @@ class AsyncLLMBackendClient:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         seen: float | None = None
+        told: Any = None
         while True:
             try:
                 job = await self.get_job_status(job_id)
@@ -1729,6 +1732,9 @@ class AsyncLLMBackendClient:
                 tell(job if isinstance(tell, _ProgressBar) else job["progress"])
             if job["status"] in ENDED:
                 return job
+            if job.get("pending") and job["pending"] != told:
+                told = job["pending"]
+                _warn(f"job {job_id} {_waits(job_id, told)}")
             if deadline is not None and time.monotonic() >= deadline:
                 goes_on = (
                     f"waits for client.approve({job_id!r}) or client.reject({job_id!r})"

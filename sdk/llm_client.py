@@ -1060,6 +1060,12 @@ class Explanation(_Typed):
         return _written(self)
 
 
+def _waits(run_id: str, pending: Sequence[Mapping[str, Any]]) -> str:
+    """What continues a run that waits for approval, and the calls that wait."""
+    calls = [f"{one['tool']} {json.dumps(one['arguments'], ensure_ascii=False)}" for one in pending]
+    return "\n".join([f"waits for client.approve({run_id!r}) or client.reject({run_id!r}):", *calls])
+
+
 class AgentRun(_Typed):
     """The result of an agent's run: `{agent, status, answer, found, citations, sources, output, trace, usage, …}`.
 
@@ -1087,11 +1093,7 @@ class AgentRun(_Typed):
     def __str__(self) -> str:
         """The answer; where there is none, the calls that wait, the output as JSON, or the notes."""
         if self["pending"]:
-            calls = [
-                f"{one['tool']} {json.dumps(one['arguments'], ensure_ascii=False)}" for one in self["pending"]
-            ]
-            run_id = self["run_id"]
-            return "\n".join([f"waits for client.approve({run_id!r}) or client.reject({run_id!r}):", *calls])
+            return _waits(self["run_id"], self["pending"])
         if self["answer"]:
             return str(self["answer"])
         if self["output"] is not None:
@@ -1925,10 +1927,9 @@ class _HttpAddress:
             return
         self._server_version = served
         if served.split(".")[:2] != __version__.split(".")[:2]:
-            warnings.warn(
+            _warn(
                 f"{self.api_url} is llmbackend {served}, and this client is {__version__}: some calls may differ; "
-                f"install llmbackend {served}, or copy its sdk/llm_client.py",
-                stacklevel=_frames_of_ours(),
+                f"install llmbackend {served}, or copy its sdk/llm_client.py"
             )
 
     def pause(self, operation: str, error: LLMBackendError, retry: int) -> float | None:
@@ -2076,12 +2077,12 @@ def _certificates() -> str:
     return named or DEFAULT_CA_BUNDLE_PATH
 
 
-def _frames_of_ours() -> int:
-    """The `stacklevel` by which `warnings.warn` points at the caller of this file."""
-    depth, frame = 1, sys._getframe(1)
+def _warn(message: str) -> None:
+    """Warn at the line of the caller of this file."""
+    depth, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         depth, frame = depth + 1, frame.f_back
-    return depth
+    warnings.warn(message, stacklevel=depth)
 
 
 class _HttpChunks(Iterator[bytes]):
@@ -3567,9 +3568,9 @@ class LLMBackendClient:
     ) -> Any:
         """Wait for a job to end; returns its result.
 
-        Waits up to a minute for a server that is restarting. `progress` is as in `rag_ingest`. Raises the job's own error
-        if it failed, Conflict if it was cancelled, JobExpired, NotFound, BackendTimeout if it is not done after `timeout`
-        seconds (the job goes on).
+        Waits up to a minute for a server that is restarting. `progress` is as in `rag_ingest`. If the job waits for `approve`
+        or `reject`, a UserWarning says so. Raises the job's own error if it failed, Conflict if it was cancelled,
+        JobExpired, NotFound, BackendTimeout if it is not done after `timeout` seconds (the job goes on).
         """
         with _progress(progress) as tell:
             job = self._ended(job_id, timeout, tell)
@@ -3589,6 +3590,7 @@ class LLMBackendClient:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.02
         seen: float | None = None
+        told: Any = None
         while True:
             try:
                 job = self.get_job_status(job_id)
@@ -3604,6 +3606,9 @@ class LLMBackendClient:
                 tell(job if isinstance(tell, _ProgressBar) else job["progress"])
             if job["status"] in ENDED:
                 return job
+            if job.get("pending") and job["pending"] != told:
+                told = job["pending"]
+                _warn(f"job {job_id} {_waits(job_id, told)}")
             if deadline is not None and time.monotonic() >= deadline:
                 goes_on = (
                     f"waits for client.approve({job_id!r}) or client.reject({job_id!r})"

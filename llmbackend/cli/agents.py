@@ -10,7 +10,7 @@ import typer
 
 from .. import InvalidRequest
 from ..text.visible import visible
-from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table
+from .shared import AsJson, Key, Url, connected, errors, out, print_json, print_table, print_waiting
 
 app = typer.Typer(help="List and run agents, which work on tasks in steps, with tools.", no_args_is_help=True)
 
@@ -90,10 +90,7 @@ def run_agent(
     for note in run.notes:
         errors.print(visible(note), style="dim", highlight=False, soft_wrap=True)
     if run.status == "needs_approval":
-        for one in run.pending:
-            errors.print(
-                visible(f"waits: {one.tool} {json.dumps(one.arguments, ensure_ascii=False)}"), soft_wrap=True
-            )
+        print_waiting(run.pending)
         return out.print(run.run_id, highlight=False)
     said = run.answer if run.output is None else json.dumps(run.output, ensure_ascii=False, indent=2)
     out.out(visible(said), highlight=False)

@@ -9,7 +9,18 @@ import typer
 from llm_client import progress_text
 
 from .. import Job
-from .shared import AsJson, Key, Url, bar, connected, errors, print_json, print_record, print_table
+from .shared import (
+    AsJson,
+    Key,
+    Url,
+    bar,
+    connected,
+    errors,
+    print_json,
+    print_record,
+    print_table,
+    print_waiting,
+)
 
 app = typer.Typer(help="List the newest jobs, or show, watch, cancel, retry or delete one.")
 
@@ -56,8 +67,11 @@ def watch(job_id: JobId, url: Url = None, key: Key = None, as_json: AsJson = Fal
         with connected(url, key) as client:
             with bar() as progress:
                 for event in client.job_events(job_id):
-                    if event.get("progress"):
-                        progress(event["progress"])
+                    progress(event.job.progress)
+                    if event.job.pending:
+                        print_waiting(event.job.pending)
+                        told = f"`llmbackend agent approve {job_id}`, or reject, continues it"
+                        errors.print(told, highlight=False, soft_wrap=True)
             job = client.get_job_status(job_id)
     except typer.Exit:
         errors.print("the job continues if a server or worker is running for it", style="dim")

@@ -129,6 +129,13 @@ def bar() -> Iterator[Any]:
         yield step
 
 
+def print_waiting(pending: Sequence[Any]) -> None:
+    """Print on stderr the calls that a run waits for approval of."""
+    for one in pending:
+        said = f"waits: {one['tool']} {json.dumps(one['arguments'], ensure_ascii=False)}"
+        errors.print(visible(said), highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON; a Reply or Answer as its text and attributes."""
     out.out(json.dumps(_plain(value), default=str, ensure_ascii=sys.stdout.isatty()), highlight=False)

@@ -7,6 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from llmbackend import LLMBackendClient, cli
-from llmbackend.cli import shared
+from llmbackend.cli import jobs, shared
 from llmbackend.cli.chat_session import ChatSession
 from llmbackend.cli.shared import WIDE, print_passage, print_record, print_table
 from tests.files import pdf
@@ -168,6 +169,33 @@ def test_jobs_are_shown_watched_cancelled_and_tried_again(
         assert run("jobs", "delete", later)[:2] == (0, f"{later} is deleted\n")
         code, _, errors = run("jobs", "show", "nope")
         assert (code, errors.startswith("not_found: ")) == (1, True)
+
+
+def test_a_watched_job_shows_how_far_it_is_and_what_it_waits_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    steps: list[Any] = []
+    watched = LLMBackendClient.job_events
+
+    def waiting(self: Any, job_id: str) -> Iterator[Any]:
+        for event in watched(self, job_id):
+            event.job["pending"] = [{"tool": "delete_documents", "arguments": {"ids": ["a"]}}]
+            yield event
+
+    @contextmanager
+    def bar() -> Iterator[Any]:
+        yield steps.append
+
+    monkeypatch.setattr(LLMBackendClient, "job_events", waiting)
+    monkeypatch.setattr(jobs, "bar", bar)
+    at = request.getfixturevalue("server_url") if "http" in request.node.name else None
+    with LLMBackendClient(at, KEY if at else None) as client:
+        job = client.submit_job("batch_embed", {"texts": ["a"]})
+        code, _, errors = run("jobs", "watch", job)
+    assert code == 0
+    assert (steps[-1].done, steps[-1].total) == (1, 1)
+    assert 'waits: delete_documents {"ids": ["a"]}' in errors
+    assert f"`llmbackend agent approve {job}`" in errors
 
 
 def test_an_ingest_that_is_interrupted_tells_how_far_it_came(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -320,8 +322,11 @@ def test_a_tool_that_writes_waits_for_somebody_s_word(
     assert waiting.progress.stage == "needs approval"
     assert waiting.pending == [pending]
     assert client.get_collection(handbook).documents == 1
-    with pytest.raises(BackendTimeout, match=rf"waits for client.approve\('{run.run_id}'\) or client.reject"):
-        client.wait_for_job(run.run_id, timeout=0.1)
+    waits = rf"waits for client.approve\('{run.run_id}'\) or client.reject"
+    with pytest.raises(BackendTimeout, match=waits), warnings.catch_warnings(record=True) as told:
+        client.wait_for_job(run.run_id, timeout=0.2)
+    (said,) = [str(one.message) for one in told if one.category is UserWarning]
+    assert re.search(rf"{waits}.*\ndelete_documents {{", said), "once, before the time is over"
     client.approve(run.run_id)
     assert client.wait_for_job(run.run_id, timeout=30)["answer"] == "All gone."
     assert client.get_collection(handbook).documents == 0
