@@ -27,7 +27,7 @@ stream without its end), `broken` (the connection drops in the stream), `stallin
 `endless` (a stream that goes on until the reader leaves), `quiet` (one that says no more until then), `abrupt` (no
 empty line after the last event), `failing` (an error with the key amid the stream), `junk` (an event that is no
 chunk), `torn` (ends within a line).
-Embeddings: `nan`, `null`, `null-row`, `huge`, `infinite`, `empty`, `text`, `too-few`, `too-many`, `unequal`, `numbered` (all
+Embeddings: `nan`, `null`, `null-row`, `huge`, `infinite`, `empty`, `text`, `digits`, `too-few`, `too-many`, `unequal`, `numbered` (all
 of them 0), and `changed`, whose vectors are longer from the second request on; `short` gives as many dimensions as
 asked, and `in-turn` is another model at every other look. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's
 words (as `silent` it does not tell how many there are), by TEI unless it is told to truncate. TEI refuses more than
@@ -69,7 +69,7 @@ CONTEXT = 1000
 VERSION = "0.0.1"
 HEALTHY = {"ok", "in-turn", "old", "other", "silent", "floats", "short", "changed"}
 """Models that can embed, whatever becomes of some requests."""
-AS_FLOATS = {"floats", "null", "null-row", "huge", "infinite", "text"}
+AS_FLOATS = {"floats", "null", "null-row", "huge", "infinite", "text", "digits"}
 """Models whose vectors are lists of numbers though base64 was asked for."""
 NO_TOOLS = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
 USAGE = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
@@ -582,6 +582,8 @@ def _rows(model: str, texts: list[str]) -> list[Any]:
             rows = [[] for _ in rows]
         case "text":
             rows[0][0] = "one"
+        case "digits":
+            rows[0][0] = "0.1"
         case "too-few":
             rows.pop()
         case "too-many":
