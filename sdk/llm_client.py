@@ -525,7 +525,7 @@ def _cells(name: str, rows: list[dict[str, Any]], type: Any = None) -> Any:
         if type is not None and not pyarrow.types.is_string(type):
             said = f"by the first rows, the column {name!r} is {type}, and a later row has another type"
             raise InvalidRequest(
-                f"batch_embed: {said} ({error}): give it one type, or leave it out"
+                f"batch_embed: {said} ({_said(error)}): give it one type, or leave it out"
             ) from error
     return pyarrow.array(_in_text(values), pyarrow.string())
 
@@ -1269,8 +1269,8 @@ class EmbeddingsFile(_Typed):
         numpy = _library("numpy")
         if _suffix(self["path"]) == ".npy":
             return numpy.load(self["path"], mmap_mode="r")
-        parquet = _library("pyarrow.parquet")
-        column = parquet.read_table(self["path"], columns=["embedding"])["embedding"].combine_chunks()
+        _library("pyarrow.parquet")
+        column = _parquet("numpy", self["path"]).read(columns=["embedding"])["embedding"].combine_chunks()
         return column.flatten().to_numpy().reshape(self["count"], self["dimension"])
 
 
@@ -1422,7 +1422,7 @@ def _vectors_to(out: Any, source: _Source) -> Iterator[Any]:
     except ImportError as error:
         raise InvalidRequest("batch_embed: writing Parquet needs pyarrow: pip install pyarrow") from error
     except OSError as error:
-        raise InvalidRequest(f"batch_embed: {path} cannot be written: {error}") from error
+        raise InvalidRequest(f"batch_embed: {path} cannot be written: {_system_said(error)}") from error
 
 
 def _pace(done: int, total: int | None, seconds: float) -> Record:
@@ -4511,7 +4511,7 @@ class _Source:
         if self.broken is not None:
             error = self.broken
             raise InvalidRequest(
-                f"{self._operation}: the source broke at row {self._read} ({type(error).__name__}: {error})",
+                f"{self._operation}: the source broke at row {self._read} ({type(error).__name__}: {_said(error)})",
                 details={"row": self._read},
             ) from error
 
@@ -4648,8 +4648,23 @@ def _parquet(operation: str, path: str) -> Any:
     except FileNotFoundError as error:
         raise InvalidRequest(f"{operation}: there is no file {path!r}") from error
     except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
-        fix = f"give pyarrow.dataset.dataset({path!r})" if os.path.isdir(path) else "is it Parquet?"
-        raise InvalidRequest(f"{operation}: {path!r} cannot be read ({error}): {fix}") from error
+        if os.path.isdir(path):
+            why = f"it is a folder): give pyarrow.dataset.dataset({path!r})"
+        elif isinstance(error, OSError) and error.errno:
+            why = f"{_system_said(error)})"
+        else:
+            why = "it is cut off, damaged or of another format): is it Parquet?"
+        raise InvalidRequest(f"{operation}: {path!r} cannot be read ({why}") from error
+
+
+def _said(error: Exception) -> str:
+    """What a library's error says, in one line."""
+    return " ".join(str(error).split())
+
+
+def _system_said(error: OSError) -> str:
+    """Why a system call failed, without what Arrow adds."""
+    return os.strerror(error.errno) if error.errno else _said(error)
 
 
 _Warn = Callable[[str], None]
@@ -5100,7 +5115,7 @@ def _questions(given: Any) -> tuple[Any, Records[Record]]:
             raise InvalidRequest(f"evaluate: there is no .jsonl, .csv or .parquet file {path!r}")
         try:
             if _suffix(path) == ".parquet":
-                given = _parquet("evaluate", path).read()
+                given = list(_table_rows(_parquet("evaluate", path).read()))
             elif _suffix(path) in (".csv", ".tsv"):
 
                 def warn(warning: str) -> None:
@@ -5109,8 +5124,8 @@ def _questions(given: Any) -> tuple[Any, Records[Record]]:
                 given = list(_separated("evaluate", path, warn)[1])
             else:
                 given = list(_json_lines("evaluate", path))
-        except (OSError, ValueError) as error:
-            raise InvalidRequest(f"evaluate: {path!r} cannot be read: {error}") from error
+        except (OSError, ValueError, OverflowError) as error:
+            raise InvalidRequest(f"evaluate: {path!r} cannot be read: {_said(error)}") from error
         rows = True
     else:
         rows = _columns(given) is not None
@@ -5249,7 +5264,7 @@ def _json_schema(schema: Any) -> Any:
     try:
         return schema.model_json_schema()
     except Exception as error:  # pydantic's errors; this file does not import pydantic
-        raise InvalidRequest(f"chat: schema: {schema.__name__} has no JSON Schema: {error}") from error
+        raise InvalidRequest(f"chat: schema: {schema.__name__} has no JSON Schema: {_said(error)}") from error
 
 
 def _parsed(text: str, schema: Any) -> Any:
@@ -5259,7 +5274,7 @@ def _parsed(text: str, schema: Any) -> Any:
         return schema.model_validate_json(text)
     except ValueError as error:  # from a validator that JSON Schema cannot express
         raise BackendError(
-            f"the reply fits the schema, but not {schema.__name__}: {error}", details={"text": text}
+            f"the reply fits the schema, but not {schema.__name__}: {_said(error)}", details={"text": text}
         ) from error
 
 

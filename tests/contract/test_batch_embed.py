@@ -160,6 +160,38 @@ def test_what_is_no_parquet_is_told_by_its_path(
                 call(str(tmp_path / name))
 
 
+def test_errors_of_arrow_are_one_line_of_plain_words(
+    client: LLMBackendClient, collection: str, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"question": ["a"] * 9, "gold": ["b"] * 9}), tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    footer = whole[:-60] + b"\xff" * 40 + whole[-20:]  # which Arrow tells with a line break
+    (tmp_path / "damaged.parquet").write_bytes(footer)
+    long_ago = pa.table({"question": ["a"], "gold": pa.array([2**62], pa.timestamp("us"))})
+    pq.write_table(long_ago, tmp_path / "time.parquet")
+
+    def batches() -> Iterator[Any]:
+        yield pa.record_batch({"text": ["a"]})
+        raise pa.ArrowInvalid("one\n  and another")
+
+    def reader() -> Any:
+        return pa.RecordBatchReader.from_batches(pa.schema([("text", pa.string())]), batches())
+
+    vectors = client.batch_embed(["a"], out=tmp_path / "vectors.parquet")
+    (tmp_path / "vectors.parquet").write_bytes(footer)
+    for call, said in (
+        (lambda: client.rag_ingest(tmp_path / "damaged.parquet", collection), "cut off, damaged or"),
+        (lambda: client.evaluate(collection, tmp_path / "damaged.parquet"), "cut off, damaged or"),
+        (lambda: client.evaluate(collection, tmp_path / "time.parquet"), "cannot be read: date value"),
+        (lambda: client.rag_ingest(reader(), collection), "row 1 .ArrowInvalid: one and another"),
+        (lambda: client.batch_embed(["a"], out="/nowhere/a.parquet"), "written: No such file or directory$"),
+        (vectors.numpy, "vectors.parquet' cannot be read .it is cut off"),
+    ):
+        with pytest.raises(InvalidRequest, match=said) as caught:
+            call()
+        assert "\n" not in caught.value.message
+
+
 def test_a_source_that_breaks_leaves_what_came_before_beside_the_file(
     client: LLMBackendClient, tmp_path: Path
 ) -> None:
