@@ -4125,11 +4125,11 @@ def _each(names: Any) -> Any:
 
 
 def _as_list(value: Any) -> Any:
-    """Any iterable as a list; a text or a non-iterable is returned as it is, for validation to judge.
+    """Any iterable as a list; a list, a text or a non-iterable is returned as it is, for validation to judge.
 
     A table gives its only column. Raises InvalidRequest if it has more than one.
     """
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, (str, list)):
         return value
     if (names := _columns(value)) is not None:
         if len(names) != 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
+
+from pydantic_core import to_json
 
 from .. import schemas, threads
 from ..errors import InvalidRequest
@@ -44,19 +45,20 @@ async def embed(
 
 def _packed(model: str, vectors: EmbeddingBatch, encoding: str) -> schemas.EmbeddingList | schemas.Block:
     tokens = vectors.total
-    result = schemas.EmbeddingList(
-        data=[],
-        model=model,
-        usage=schemas.EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
-        cut=[schemas.CutText(**asdict(cut)) for cut in vectors.cut],
-    )
+    about: dict[str, Any] = {
+        "object": "list",
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "cut": [asdict(cut) for cut in vectors.cut],
+    }
     values = vectors.values.astype("<f4", order="C", copy=False)
     if encoding == "bytes":
-        head = {**result.model_dump(exclude={"data"}), "dimension": values.shape[1]}
-        return schemas.Block(b"".join((json.dumps(head).encode(), b"\n", values.data)))
+        head = to_json({**about, "dimension": values.shape[1]})
+        return schemas.Block(b"".join((head, b"\n", values.data)))
     rows: Iterable[Any] = (
         [base64.b64encode(row).decode() for row in values] if encoding == "base64" else values
     )
+    result = schemas.EmbeddingList(data=[], **about)
     # Built without validation: the rows are our own, and may have a million numbers.
     result.data = [
         schemas.Embedding.model_construct(object="embedding", index=index, embedding=row)

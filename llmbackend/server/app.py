@@ -182,10 +182,11 @@ async def _body(
         if "last_event_id" in operation.request.model_fields and "last-event-id" in request.headers:
             fields["last_event_id"] = request.headers["last-event-id"]
         return fields, {}
-    encoding = request.headers.get("content-encoding", "identity").lower()
+    headers = dict(request.scope["headers"])  # Starlette's search all of them for each name
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1").lower()
     if encoding != "identity":
         raise InvalidRequest(f"{operation.name}: a body in {encoding!r} is not read: send it as it is")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
     content = bodies.Body(request, settings.max_body_bytes, request.scope["reserved"])
     if kind == uploads.FORM and uploads.takes(operation):
         return await uploads.as_fields(operation, request, content, settings), request.path_params

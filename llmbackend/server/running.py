@@ -144,11 +144,11 @@ BETWEEN = 60.0
 QUIET = 5.0
 """Seconds without a call after which a server loads what it has not needed yet, and collects its garbage."""
 
-COLLECTED = (2000, 3, 800)
-"""The thresholds of Python's garbage collector: new objects until the youngest are examined; how often until
-the next generation is (hundreds of requests' objects together would take some milliseconds); and how often
-until all are. The last takes a tenth of a second, in which nothing else runs, so it is done in quiet moments
-if there are any."""
+COLLECTED = (10_000, 2, 240)
+"""The thresholds of Python's garbage collector: new objects until the youngest are examined, more than dozens of
+requests under way have (a twelfth of a chat's time went there at 2,000, and 10,000 take a few milliseconds); how often
+until the next generation is; and how often until all are. The last takes a tenth of a second, in which nothing else
+runs, so it is done in quiet moments if there are any."""
 
 
 class _Freezing:
