@@ -1,7 +1,6 @@
 """Checks which addresses this server, or a model server, may call for a caller: public ones, unless a setting allows others.
 
-A URL is parsed once, by the HTTP client's own parser, and checked twice: its host when the request arrives, and the
-address when the socket is made.
+A URL is parsed once, and checked twice: its host when the request arrives, and each address before it is called.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -62,7 +61,7 @@ def is_public(address: str) -> bool:
 
 
 def parsed(url: str, name: str, *, private: bool) -> yarl.URL:
-    """The URL as the HTTP client sees it, its host in ASCII.
+    """The URL as it is called, its host in ASCII.
 
     Raises InvalidRequest, which begins with `name`, if the text alone shows that it may not be called.
     """
@@ -103,17 +102,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def public_socket(address: Any) -> socket.socket:
-    """A socket for aiohttp's connector; raises Refused for an address that is not public.
-
-    Every connection begins here, whether its address was looked up or given in the URL.
-    """
-    family, kind, protocol, _, (host, *_) = address
-    if not is_public(str(host)):
-        raise Refused(f"{host} is no public address")
-    return socket.socket(family=family, type=kind, proto=protocol)
 
 
 async def look_up(host: str, by: threads.Threads = threads.names) -> list[str]:

@@ -17,17 +17,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 
 from sqlalchemy import Connection, func, literal, select, update
 
-from .. import addresses, threads
+from .. import addresses
 from ..access.caller import DEFAULT
 from ..clock import now, stamp
 from ..errors import InvalidRequest
 from ..schemas import JobStatus
 from ..storage.database import Database
-from . import reading
+from . import reading, sending
 from .ledger import MOMENT
 from .tables import jobs
 from .tables import webhooks as table
@@ -193,9 +192,6 @@ class Deliveries:
         body = json.dumps(event).encode()
         # The id stays the same for each retry, so that a receiver can recognize them.
         headers = signed(of_project(secret, one.owner), f"job_{one.id}_{job.finished_at}", timestamp, body)
-        sending = await threads.files(
-            import_module, f"{__package__}.sending"
-        )  # with aiohttp, which takes long
         status = await sending.posted(one.url, body, headers, TIMEOUT, private=self._private)
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")

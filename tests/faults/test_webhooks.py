@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yarl
 from anyio.from_thread import start_blocking_portal
 from typer.testing import CliRunner
 
@@ -181,34 +184,61 @@ def test_open_closed_and_refused_ports_look_the_same(tmp_path: Path, receiver: R
 
 def test_every_connection_is_judged_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the host looked like, and whatever its name means by then."""
-    import asyncio
-
-    import aiohttp
-
     answers = {
         "private.test": "192.168.0.1",
         "metadata.test": "169.254.169.254",
         "mapped.test": "::ffff:10.0.0.1",
+        "::ffff:7f00:1": "::ffff:7f00:1",
+        "127.0.0.1": "127.0.0.1",
     }
     monkeypatch.setattr(
         socket,
         "getaddrinfo",
         lambda host, port, *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers[host], port))],
     )
-
-    async def call(url: str) -> None:
-        connector = aiohttp.TCPConnector(
-            socket_factory=addresses.public_socket, resolver=sending.Resolver(), use_dns_cache=False
-        )
-        async with aiohttp.ClientSession(connector=connector) as session, session.post(url):
-            pass
-
-    # The last three are addresses to aiohttp, which looks up none of them.
-    hosts = [*answers, "127。0。0。1", "１２７.0.0.1", "[::ffff:127.0.0.1]"]
+    hosts = [*list(answers)[:3], "127。0。0。1", "１２７.0.0.1", "[::ffff:127.0.0.1]"]
     for host in hosts:
-        with pytest.raises(aiohttp.ClientConnectorError) as error:
-            asyncio.run(call(f"http://{host}:9/"))
-        assert isinstance(error.value.os_error, addresses.Refused), host
+        with pytest.raises(addresses.Refused):
+            asyncio.run(sending.connected(yarl.URL(f"http://{host}:9/"), private=False))
+
+
+ANSWERS: dict[str, tuple[bytes, Any]] = {
+    "interim answers first": (b"HTTP/1.1 102 Processing\r\nA: b\r\n\r\nHTTP/1.1 204 Done\r\n\r\n", 204),
+    "no reason": (b"HTTP/1.0 302\r\n\r\n", 302),
+    "interim answers only": (b"HTTP/1.1 102 Processing\r\n\r\n" * 100_000, ValueError),
+    "a line without end": (b"HTTP/1.1 " + b"0" * 3_000_000, ValueError),
+    "headers only": (b"a: b\r\n" * 500_000, ValueError),
+    "nothing": (b"", ValueError),
+}
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_of_an_answer_only_the_status_is_read(what: str) -> None:
+    """Even if the receiver reads nothing of what it is sent."""
+    answer, expected = ANSWERS[what]
+
+    def talk() -> None:
+        connection, _ = listening.accept()
+        with connection, suppress(OSError):
+            connection.sendall(answer)
+            if expected is not ValueError:
+                connection.recv(1)
+                time.sleep(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        receiving = threading.Thread(target=talk)
+        receiving.start()
+        posting = sending.posted(
+            f"http://127.0.0.1:{listening.getsockname()[1]}/", b"x" * 20_000_000, {}, 10, private=True
+        )
+        try:
+            if expected is ValueError:
+                with pytest.raises((ValueError, ConnectionError)):
+                    asyncio.run(posting)
+            else:
+                assert asyncio.run(posting) == expected
+        finally:
+            receiving.join()
 
 
 @pytest.fixture
