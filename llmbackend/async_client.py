@@ -952,7 +952,7 @@ class AsyncLLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb, eml, and any text.
+        """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, odt, epub, csv, json, jsonl, ipynb, eml, and any text.
 
         Any other file (`.py`, `.log`, `.yaml`) is read if its content is text, and else listed in `failed`.
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's

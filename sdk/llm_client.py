@@ -2169,9 +2169,7 @@ Id = Union[str, int]  # of a document: a number is taken as text
 Image = Union[str, "os.PathLike[str]", bytes]  # a URL or a path, a path, the file itself
 File = Union[str, "os.PathLike[str]", tuple[str, bytes]]  # a file, a folder or a pattern; a name and content
 
-FILE_TYPES = (
-    ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .csv .tsv .json .jsonl .ipynb .eml .mhtml .mht"
-)
+FILE_TYPES = ".txt .md .markdown .rst .html .htm .pdf .docx .pptx .xlsx .odt .epub .csv .tsv .json .jsonl .ipynb .eml .mhtml .mht"
 UPLOAD_BYTES = 16 * 2**20  # of files in one request, unless one of them alone has more
 
 EMBED_PAGE = 2048  # texts in one request: OpenAI's limit, and the server's
@@ -2827,7 +2825,7 @@ class LLMBackendClient:
         plan: bool = False,
         progress: bool | Progress | None = None,
     ) -> IngestReport:
-        """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, csv, json, jsonl, ipynb, eml, and any text.
+        """Add files to a collection: md, rst, html, pdf, docx, pptx, xlsx, odt, epub, csv, json, jsonl, ipynb, eml, and any text.
 
         Any other file (`.py`, `.log`, `.yaml`) is read if its content is text, and else listed in `failed`.
         `paths` are files, folders, patterns such as "docs/**/*.pdf", or `(name, bytes)`. They are read on the caller's
@@ -5006,7 +5004,7 @@ def _is_called_like_a_file(text: Any) -> bool:
     if re.match(r"(~|\.\.?)?/|[A-Za-z]:\\|\.\.?\\", text):
         return bool(re.search(r"\.\w{1,8}$", text))
     return not re.search(r"\s", text) and (
-        _suffix(text) in (*ROWS, *FILE_TYPES.split(), *_PACKED) or ("/" in text and "*" in text)
+        _suffix(text) in (*ROWS, *FILE_TYPES.split(), *_INSTEAD) or ("/" in text and "*" in text)
     )
 
 
@@ -5468,8 +5466,20 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-_NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
-_PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"}
+_NEITHER = "neither text nor PDF, Word, Excel, PowerPoint, OpenDocument text, EPUB or mail"
+_INSTEAD = {
+    type: what
+    for types, what in (
+        (".gz .bz2 .xz .zst .zip .7z .rar .tar .tgz", "unpack it first"),
+        (".doc .dot .docm .dotx .rtf .pages .wpd .wps", "save it as .docx or .pdf"),
+        (".xls .xlsb .xlsm .ods .numbers", "save it as .xlsx"),
+        (".ppt .pps .ppsx .pptm .odp .key", "save it as .pptx or .pdf"),
+        (".mobi .azw .azw3 .djvu .ps .xps", "convert it to .epub or .pdf"),
+        (".msg", "save it as .eml"),
+        (".parquet", "rag_ingest(path) stores its rows"),
+    )
+    for type in types.split()
+}
 
 
 def _is_text(file: Any) -> bool:
@@ -5501,8 +5511,8 @@ def file_lots(
             failed.append(Record(id=name, error=f"cannot be read: {file.strerror}"))
             continue
         if _suffix(name) not in types and not _is_text(file):
-            unpack = ": unpack it first" if _suffix(name) in _PACKED else ""
-            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {_NEITHER}{unpack}"))
+            instead = f": {_INSTEAD[_suffix(name)]}" if _suffix(name) in _INSTEAD else ""
+            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {_NEITHER}{instead}"))
             continue
         try:
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)

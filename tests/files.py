@@ -66,6 +66,11 @@ def archive(parts: Mapping[str, str | bytes]) -> bytes:
     return written.getvalue()
 
 
+def unpacked(file: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(file)) as made:
+        return {name: made.read(name) for name in made.namelist()}
+
+
 def pptx(*slides: tuple[str, str]) -> bytes:
     """Slides with a title and a text."""
     import pptx as library
@@ -90,6 +95,53 @@ def xlsx(rows: Sequence[Sequence[object]], sheet: str = "Sheet") -> bytes:
     written = io.BytesIO()
     book.save(written)
     return written.getvalue()
+
+
+OPENDOCUMENT = "urn:oasis:names:tc:opendocument:xmlns:"
+
+
+def odt(body: str, styles: str = "", **parts: str) -> bytes:
+    """A text of LibreOffice with this content and these styles."""
+    kinds = ("office", "text", "table", "style", "drawing", "meta")
+    names = " ".join(f'xmlns:{kind}="{OPENDOCUMENT}{kind}:1.0"' for kind in kinds)
+    names += ' xmlns:xlink="x" xmlns:dc="http://purl.org/dc/elements/1.1/"'
+    content = f"<office:automatic-styles>{styles}</office:automatic-styles>"
+    content += f"<office:body><office:text>{body}</office:text></office:body>"
+    return archive(
+        {
+            "mimetype": "application/vnd.oasis.opendocument.text",
+            "META-INF/manifest.xml": "<manifest/>",
+            "styles.xml": f"<office:document-styles {names}/>",
+            "content.xml": f"<office:document-content {names}>{content}</office:document-content>",
+            **parts,
+        }
+    )
+
+
+def epub(title: str, *chapters: str, **parts: str) -> bytes:
+    """A book with a table of contents and these chapters' bodies."""
+    names = [f"chapter {number}" for number in range(len(chapters))]
+    items = "".join(
+        f'<item id="{name}" href="text/{name.replace(" ", "%20")}.xhtml" media-type="application/xhtml+xml"/>'
+        for name in names
+    )
+    nav = '<item id="nav" href="nav.xhtml" properties="nav" media-type="application/xhtml+xml"/>'
+    spine = "".join(f'<itemref idref="{name}"/>' for name in ("nav", *names))
+    about = f'<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></metadata>'
+    head = '<?xml version="1.0" encoding="utf-8"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title/></head>'
+    return archive(
+        {
+            "mimetype": "application/epub+zip",
+            "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',
+            "OEBPS/book.opf": f"<package>{about}<manifest>{nav}{items}</manifest><spine>{spine}</spine></package>",
+            "OEBPS/nav.xhtml": f"{head}<body><nav><ol><li>Contents</li></ol></nav></body></html>",
+            **{
+                f"OEBPS/text/{name}.xhtml": f"{head}<body>{chapter}</body></html>"
+                for name, chapter in zip(names, chapters, strict=True)
+            },
+            **parts,
+        }
+    )
 
 
 def pdf(*pages: str, repeat: int = 1) -> bytes:
@@ -180,6 +232,8 @@ def of_each_type() -> dict[str, bytes]:
         "report.docx": docx(FACT, headings=["Aldersea"]),
         "slides.pptx": pptx(("Aldersea", FACT)),
         "sheet.xlsx": xlsx([["year", "what"], [1931, FACT]]),
+        "text.odt": odt(f'<text:h text:outline-level="1">Aldersea</text:h><text:p>{FACT}</text:p>'),
+        "book.epub": epub("Aldersea", f"<h1>Events</h1><p>{FACT}</p>"),
         "table.csv": f"year,what\n1931,{FACT}\n".encode(),
         "table.tsv": f"year\twhat\n1931\t{FACT}\n".encode(),
         "data.json": json.dumps({"events": [{"year": 1931, "what": FACT}]}).encode(),

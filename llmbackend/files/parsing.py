@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 
 from .decoding import clean, decoded, is_text
-from .formats import html, mail, pdf, sheets, slides, tables, text, word
+from .formats import epub, html, mail, odt, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
 
 ATTACHMENTS = 200
@@ -22,11 +22,23 @@ ATTACHMENT_DEPTH = 3
 NAMED = 10
 """Most files inside one file that a warning names."""
 
-NEITHER = "neither text nor PDF, Word, Excel, PowerPoint or mail"
+NEITHER = "neither text nor PDF, Word, Excel, PowerPoint, OpenDocument text, EPUB or mail"
 """Says what a file is that cannot be read."""
 
-PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"}
-"""Types of files that have others in them."""
+INSTEAD = {
+    type: what
+    for types, what in (
+        (".gz .bz2 .xz .zst .zip .7z .rar .tar .tgz", "unpack it first"),
+        (".doc .dot .docm .dotx .rtf .pages .wpd .wps", "save it as .docx or .pdf"),
+        (".xls .xlsb .xlsm .ods .numbers", "save it as .xlsx"),
+        (".ppt .pps .ppsx .pptm .odp .key", "save it as .pptx or .pdf"),
+        (".mobi .azw .azw3 .djvu .ps .xps", "convert it to .epub or .pdf"),
+        (".msg", "save it as .eml"),
+        (".parquet", "rag_ingest(path) stores its rows"),
+    )
+    for type in types.split()
+}
+"""What to do with files of a type that is not read."""
 
 
 def parse(name: str, data: bytes) -> Parsed:
@@ -40,8 +52,8 @@ def parse(name: str, data: bytes) -> Parsed:
     if (read := FORMATS.get(suffix)) is None:
         read, data = text.plain, text.without_colors(data)
         if not is_text(data):
-            unpack = ": unpack it first" if suffix in PACKED else ""
-            raise Unreadable(f"unsupported type {suffix}: {NEITHER}{unpack}")
+            instead = f": {INSTEAD[suffix]}" if suffix in INSTEAD else ""
+            raise Unreadable(f"unsupported type {suffix}: {NEITHER}{instead}")
     warnings: dict[str, None] = {}  # each once, in order
 
     def warn(warning: str) -> None:
@@ -117,6 +129,8 @@ FORMATS: dict[str, Callable[[bytes, Warn], Parsed]] = {
     ".docx": word.docx,
     ".pptx": slides.pptx,
     ".xlsx": sheets.xlsx,
+    ".odt": odt.odt,
+    ".epub": epub.epub,
     ".csv": _separated,
     ".tsv": _separated,
     ".json": text.json_file,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
 
 import llm_client
 from llmbackend.files.parsed import Parsed, Unreadable
-from llmbackend.files.parsing import FORMATS, parse
+from llmbackend.files.parsing import FORMATS, INSTEAD, parse
 from tests import files
 from tests.files import FACT
 
@@ -201,6 +202,28 @@ def test_a_file_that_cannot_be_read_tells_why(
     with pytest.raises(Unreadable) as caught:
         parse(name, data() if callable(data) else data)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "instead"),
+    [
+        ("a.doc", b"\xd0\xcf\x11\xe0\0", "save it as .docx or .pdf"),
+        ("a.rtf", rb"{\rtf1 The lamp is lit.}", "save it as .docx or .pdf"),
+        ("a.ods", b"PK\3\4\0", "save it as .xlsx"),
+        ("a.key", b"PK\3\4\0", "save it as .pptx or .pdf"),
+        ("a.parquet", b"PAR1\0", "rag_ingest(path) stores its rows"),
+    ],
+)
+def test_a_file_of_a_type_that_is_not_read_tells_what_to_do(name: str, data: bytes, instead: str) -> None:
+    failed: llm_client.Records[llm_client.Record] = llm_client.Records()
+    llm_client.file_lots([(name, data)], failed, set())
+    assert [error.error.endswith(f": {instead}") for error in failed] == [True] * (name != "a.rtf"), (
+        "RTF consists of letters, and is sent"
+    )
+    with pytest.raises(Unreadable, match=rf"^unsupported type .*: {re.escape(instead)}$"):
+        parse(name, data)
+    assert INSTEAD == llm_client._INSTEAD
+    assert not INSTEAD.keys() & FORMATS.keys()
 
 
 def test_a_page_that_a_browser_saved_with_its_pictures_is_read_as_a_page() -> None:
