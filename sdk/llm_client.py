@@ -3775,8 +3775,9 @@ class LLMBackendClient:
 
         Its fields are minute, hour, day, month and weekday; with six fields, the first is seconds ("0 30 2 * * MON-FRI").
         Times are local to `timezone` ("Europe/Berlin"). If nothing was running at the time, the job is submitted once
-        later. A schedule of the same name is replaced. Returns `{name, cron, timezone, job_type, priority, next_at}`.
-        Raises InvalidRequest, as `submit_job` does.
+        later; if the schedule's last job has not ended, none is, and the schedule's `error` says so. A schedule of the same
+        name is replaced. Returns `{name, cron, timezone, job_type, priority, next_at, error}`. Raises InvalidRequest, as
+        `submit_job` does.
         """
         return self._call(
             "set_schedule",

@@ -59,6 +59,12 @@ class NewJob:
     """What `fingerprint` returns, if it has an idempotency key."""
 
 
+def goes_on(connection: Connection, job_id: str) -> bool:
+    """Whether there is such a job, and it has not ended."""
+    going_on = jobs.c.id == job_id, jobs.c.status.in_(("queued", "running"))
+    return connection.execute(select(jobs.c.number).where(*going_on)).first() is not None
+
+
 def fingerprint(job: NewJob) -> str:
     """A hash that is equal if the same job is submitted again. It blocks, so that of large params is made in a thread."""
     given: list[Any] = [job.type, job.params, job.priority, sorted(job.depends_on)]

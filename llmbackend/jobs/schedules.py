@@ -33,7 +33,7 @@ from ..access.limits import Most
 from ..access.names import QualifiedName, qualified
 from ..access.room import Room
 from ..clock import CLOCK_SECONDS, now, stamp
-from ..errors import Forbidden, InvalidRequest, LLMBackendError, NotFound
+from ..errors import Conflict, Forbidden, InvalidRequest, LLMBackendError, NotFound
 from ..schemas import Schedule
 from ..storage.schema import metadata
 from . import ledger
@@ -58,6 +58,7 @@ table = Table(
     Column("next_at", Float, nullable=False, index=True),
     Column("reckoned_at", Float),  # when next_at was worked out
     Column("error", Text),  # why it could not be submitted when it was last due
+    Column("job", String(36)),  # the last one that it submitted
     Column("created_at", String(32), nullable=False),
 )
 
@@ -180,7 +181,7 @@ Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
 def submit_due(connection: Connection, limits: Limits) -> bool:
     """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
-    If a schedule cannot be submitted, its error is stored for `listed`, and the others go on. So that others' writes do
+    None if its last job has not ended: jobs that take longer than the time between them would be more and more. If a schedule cannot be submitted, its error is stored for `listed`, and the others go on. So that others' writes do
     not wait for all of them, many schedules, or those of an owner whose params are LARGE, are left for the next
     transaction. Returns whether there may be such.
     """
@@ -212,10 +213,12 @@ def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits
         raise Forbidden("the key that made this schedule is no longer valid: set it again with another")
     if not moved or row.next_at > moment:
         return 0
+    if row.job is not None and ledger.goes_on(connection, row.job):
+        raise Conflict(f"left out, since its last job has not ended: {row.job}")
     most, room = limits(row.owner, row.key)
     mine = (table.c.owner == row.owner, table.c.name == row.name)
     params = connection.execute(select(table.c.params).where(*mine)).scalar_one()
-    ledger.add(
+    added = ledger.add(
         connection,
         ledger.NewJob(
             type=row.type,
@@ -228,6 +231,7 @@ def _submit(connection: Connection, row: Row[Any], moment: float, limits: Limits
             room=room,
         ),
     )
+    connection.execute(update(table).where(*mine).values(job=added.id))
     return len(params)
 
 

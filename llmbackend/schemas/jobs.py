@@ -221,7 +221,9 @@ class Schedule(Response):
     job_type: str
     priority: int
     next_at: str
-    error: str | None = Field(None, description="why no job was submitted the last time")
+    error: str | None = Field(
+        None, description="why no job was submitted the last time, such as that the one before has not ended"
+    )
 
 
 class ScheduleList(Response):

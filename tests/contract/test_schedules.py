@@ -36,6 +36,33 @@ def test_a_schedule_submits_its_job_again_and_again(
         client.delete_schedule(name)
 
 
+def test_a_time_is_left_out_while_the_last_job_goes_on(
+    client: LLMBackendClient, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "notes"
+
+    def left_out(is_told: bool) -> str:
+        """What the schedule's error says, once it says that a time is left out, or no longer."""
+        deadline = time.monotonic() + 60
+        while True:
+            [now] = [one for one in client.list_schedules() if one.name == name]
+            if (now.error is not None) == is_told and file.exists():
+                return str(now.error)
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    client.set_schedule(name, "* * * * * *", "note", {"file": str(file), "seconds": 60})  # each second
+    for count in (1, 2):
+        said, _, job = left_out(True).rpartition(" ")
+        assert said == "left out, since its last job has not ended:"
+        time.sleep(1.5)
+        assert file.read_text().count("began") == count
+        client.cancel_job(job)
+        left_out(False)
+    client.delete_schedule(name)
+    client.cancel_job(client.list_jobs(job_type="note", limit=1)[0].id)
+
+
 def test_a_schedule_tells_when_it_is_due_next(client: LLMBackendClient, name: str, tmp_path: Path) -> None:
     params = {"file": str(tmp_path / "notes")}
     made = client.set_schedule(name, "30 2 * * *", "note", params, timezone="Europe/Berlin", priority=3)
