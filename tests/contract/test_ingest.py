@@ -187,6 +187,17 @@ def test_progress_tells_how_far_each_stage_is(client: LLMBackendClient, collecti
     assert told == sorted(told)
 
 
+def test_progress_tells_how_far_a_long_document_is(client: LLMBackendClient, collection: str) -> None:
+    steps: list[Record] = []
+    ships = [f"Ship {number} came to berth {number % 7} and left it at high tide." for number in range(5000)]
+    ships[4000] = "The keeper of the lighthouse feeds his cat."
+    long = {"id": "log", "text": " ".join(ships)}
+    report = client.rag_ingest(long, collection, chunk_size=32, progress=steps.append)
+    assert any(0 < step.stages.embed.done < report.chunks for step in steps)
+    found = client.rag_search("Who feeds the cat?", collection, mode="dense", top_k=1)
+    assert ships[4000] in found[0].text, "vectors stay with their chunks"
+
+
 def test_a_bar_shows_progress(
     client: LLMBackendClient, collection: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

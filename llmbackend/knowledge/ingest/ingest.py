@@ -15,6 +15,7 @@ from ... import slices, threads, tracing
 from ...chunks.chunking import content_hash, split
 from ...chunks.own_parser import OwnParser
 from ...engines.interface import Chunk
+from ...errors import Conflict
 from ...files.syntax import PART_OF, BareText, ParsedDocument
 from ...inference.budget import in_bulk
 from ...inference.cached_embedder import CachedEmbedder
@@ -48,6 +49,9 @@ SPLIT_CHARACTERS = 2**17
 
 EMBEDDED_AT_ONCE = 2
 """Batches that are embedded at the same time: with only one, an embedding server would idle at the end of each."""
+
+EMBEDDED_CHUNKS = 2_048
+"""Chunks after which progress is told, since a batch may be one long document."""
 
 BATCH_SECONDS = 0.5
 """Parsed files move on to the next stage at least this often."""
@@ -221,8 +225,8 @@ class _Stages:
         self._of["write"] += len(batch.chunks)
         self.tell()
 
-    def embedded(self, batch: _Batch) -> None:
-        self._done["embed"] += len(batch.chunks)
+    def embedded(self, chunks: int) -> None:
+        self._done["embed"] += chunks
         self.tell()
 
     def written(self, batch: _Batch) -> None:
@@ -325,10 +329,20 @@ async def _chunked(
 
 
 async def _embedded(embedder: CachedEmbedder, stages: _Stages, batch: _Batch) -> _Batch:
-    if batch.chunks:
-        vectors = await embedder.embed(batch.texts, role="passage")
-        batch.vectors, batch.tokens, batch.made_by = vectors.values, vectors.total, vectors.made_by
-        stages.embedded(batch)
+    """Embed a batch. Raises Conflict if the model is exchanged meanwhile."""
+    import numpy as np
+
+    parts: list[NDArray[np.float32]] = []
+    for start in range(0, len(batch.texts), EMBEDDED_CHUNKS):
+        vectors = await embedder.embed(batch.texts[start : start + EMBEDDED_CHUNKS], role="passage")
+        assert vectors.made_by is not None
+        if batch.made_by is not None and not vectors.made_by.agrees(batch.made_by):
+            raise Conflict("the embedding model was exchanged while a document was embedded: ingest it again")
+        batch.made_by = vectors.made_by
+        batch.tokens = added(batch.tokens, vectors.total)
+        parts.append(vectors.values)
+        stages.embedded(len(vectors.values))
+    batch.vectors = np.concatenate(parts) if parts else None
     return batch
 
 
