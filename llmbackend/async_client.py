@@ -878,8 +878,8 @@ class AsyncLLMBackendClient:
         in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
         `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values. A metadata
         column is read as numbers if its first 1,000 rows have only plain numbers (42, -1.5; no leading zeros, no thousands
-        separators; between semicolons also 1.234,56), and else as text. To choose types yourself, give a DataFrame:
-        `pandas.read_csv(path, dtype={"code": str})`.
+        separators; between semicolons also 1.234,56), as days ("2025-12-31") if they only have such as 31.12.2025, and
+        else as text. To choose types yourself, give a DataFrame: `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
         flat. If one breaks off or contains an error, InvalidRequest names the row (with the source's own error as its

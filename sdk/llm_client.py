@@ -2751,8 +2751,8 @@ class LLMBackendClient:
         in the column `id`, are listed in `failed`. `metadata={…}` is added to every document. For files, use
         `rag_ingest_files`. A .csv or .tsv file is UTF-8, with commas, semicolons, tabs or `|` between its values. A metadata
         column is read as numbers if its first 1,000 rows have only plain numbers (42, -1.5; no leading zeros, no thousands
-        separators; between semicolons also 1.234,56), and else as text. To choose types yourself, give a DataFrame:
-        `pandas.read_csv(path, dtype={"code": str})`.
+        separators; between semicolons also 1.234,56), as days ("2025-12-31") if they only have such as 31.12.2025, and
+        else as text. To choose types yourself, give a DataFrame: `pandas.read_csv(path, dtype={"code": str})`.
 
         Iterators, readers and files of rows are read as they are sent, about 2,000 documents at a time, so memory use stays
         flat. If one breaks off or contains an error, InvalidRequest names the row (with the source's own error as its
@@ -4294,8 +4294,8 @@ class _Source:
         self._size = self._read = 0
         self._seen: set[str] = set()
         self._about: set[str] = set()  # columns of metadata so far
-        # How the cells of columns are read that are numbers written as text
-        self._numbers: dict[str, Callable[[str], int | float | None]] = {}
+        # How the cells of columns are read that are numbers or days written as text
+        self._readers: dict[str, _Reader] = {}
         self._misfits: set[str] = set()  # those with a cell that is none
         self._state = Record()
         self._most = (EMBED_PAGE if texts else STREAM_OF, STREAM_BYTES)
@@ -4363,13 +4363,13 @@ class _Source:
         if _suffix(path) in (".csv", ".tsv"):
             names, rows, separator = _separated(self._operation, path, warn)
             self.columns = _chosen(self._operation, names, *self._named)
-            return rows if self._texts else self._with_numbers(rows, separator, warn)
+            return rows if self._texts else self._with_kinds(rows, separator, warn)
         return _json_lines(self._operation, path)
 
-    def _with_numbers(
+    def _with_kinds(
         self, rows: Iterator[dict[str, Any]], separator: str, warn: _Warn
     ) -> Iterator[dict[str, Any]]:
-        """Yield the rows, once the first of them have shown which metadata columns are numbers."""
+        """Yield the rows, once the first of them have shown which metadata columns are numbers or days."""
         assert self.columns is not None
         first: list[dict[str, Any]] = []
         size, wrong = 0, None
@@ -4383,12 +4383,12 @@ class _Source:
             wrong = error
         for name in self.columns["metadata"]:
             cells = [row[name] for row in first if row[name] is not None]
-            read = _numbers_of(cells, separator)
+            read = _reader_of(cells, separator)
             pointed = [cell.strip() for cell in cells if "." in cell]
             if read is _number and separator == ";" and pointed and all(map(_GROUPED.fullmatch, pointed)):
                 warn(f"column {name!r} is kept as text: {pointed[0]} may be a thousand times as much")
             elif read is not None:
-                self._numbers[name] = read
+                self._readers[name] = read
         yield from first
         if wrong is not None:
             raise wrong
@@ -4575,14 +4575,15 @@ class _Source:
         if metadata is None and isinstance(inner := about.get("metadata"), Mapping):  # as a document has it
             about = {**about, **inner}
             del about["metadata"]
-        odd = self._to_numbers(about)
+        odd = self._read_cells(about)
         about = {**self._common, **about}
         document = _identified(
             {"text": self._letters(text, number), "metadata": about}, None if id is None else _whole(id)
         )
         for name in odd:
+            kind = "days" if self._readers[name] is _day else "numbers"
             warning = (
-                f"row {number} has {about[name]!r} in column {name!r}, and the rows before have numbers: "
+                f"row {number} has {about[name]!r} in column {name!r}, and the rows before have {kind}: "
                 "it is kept as text, as are others like it"
             )
             self.warnings.append(Record(id=document["id"], warning=warning))
@@ -4598,11 +4599,11 @@ class _Source:
             self.failed.append(Record(id=document["id"], error=f"row {number} has the id of another row"))
         return None
 
-    def _to_numbers(self, about: dict[str, Any]) -> list[str]:
-        """Convert cells of number columns to numbers; return the columns in which this row has the first other cell."""
+    def _read_cells(self, about: dict[str, Any]) -> list[str]:
+        """Convert cells of columns of numbers or days; return the columns in which this row has the first other cell."""
         odd = []
-        for name in self._numbers.keys() & about.keys():
-            if (value := self._numbers[name](about[name])) is not None:
+        for name in self._readers.keys() & about.keys():
+            if (value := self._readers[name](about[name])) is not None:
                 about[name] = value
             elif name not in self._misfits:
                 self._misfits.add(name)
@@ -4844,12 +4845,30 @@ def _number_with_comma(cell: str) -> int | float | None:
     return _number(cell.replace(".", "").replace(",", "."))
 
 
-def _numbers_of(cells: Sequence[str], separator: str) -> Callable[[str], int | float | None] | None:
-    """How the cells of a column are read if all are numbers, else None.
+_DAY = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})", re.ASCII)
+
+
+def _day(cell: str) -> str | None:
+    """The day that a cell is, as 2025-12-31 for 31.12.2025: between points, the day is first everywhere."""
+    if (found := _DAY.fullmatch(cell.strip())) is None:
+        return None
+    day, month, year = map(int, found.groups())
+    try:
+        return datetime.date(year, month, day).isoformat()
+    except ValueError:
+        return None
+
+
+_Reader = Callable[[str], Union[int, float, str, None]]
+
+
+def _reader_of(cells: Sequence[str], separator: str) -> _Reader | None:
+    """How the cells of a column are read if all are numbers, or all are days, else None.
 
     Spreadsheets separate cells by semicolons where the comma is the decimal sign.
     """
-    for read in (_number, _number_with_comma) if separator == ";" else (_number,):
+    readers: list[_Reader] = [_number, _number_with_comma, _day] if separator == ";" else [_number, _day]
+    for read in readers:
         if cells and all(read(cell) is not None for cell in cells):
             return read
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,24 @@ def test_a_row_without_an_id_is_told_in_a_file_and_in_a_table(
         report = client.rag_ingest(table, collection)
         assert report.failed == [{"id": "row 2", "error": "row 2 has no id in column 'id'"}]
     assert [one.id for one in client.list_documents(collection)] == ["1", "2"]
+
+
+def test_german_days_are_days_that_filters_compare(
+    client: LLMBackendClient, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rechnungen.csv"
+    path.write_text(
+        "id;text;due;version;read\na;Schrauben;31.12.2025;1.2.2024;12.31.2025\nb;Mehl;1.2.2026;1.2;31.12.2025\n"
+    )
+    assert client.rag_ingest(path, collection).warnings == []
+    about = {one.id: one.metadata for one in client.list_documents(collection)}
+    assert about == {
+        "a": {"due": "2025-12-31", "version": "1.2.2024", "read": "12.31.2025"},
+        "b": {"due": "2026-02-01", "version": "1.2", "read": "31.12.2025"},
+    }
+    found = client.rag_search("Mehl", collection, filters={"due": {"gte": date(2026, 1, 1)}})
+    assert [one.document_id for one in found] == ["b"]
+    monkeypatch.setattr(llm_client, "NUMBERS_BY", 1)
+    path.write_text("id;text;due\nc;Reifen;05.03.2026\nd;Glas;sofort\n")
+    (told,) = client.rag_ingest(path, collection).warnings
+    assert told.warning.startswith("row 1 has 'sofort' in column 'due', and the rows before have days")
