@@ -9,7 +9,7 @@ from ..inference.embeddings import Embedder, spelt
 from ..text.words import WRITTEN
 from .fitting import Quote, fitting
 from .layout import Laid
-from .question import COMMON, Question
+from .question import Question, telling
 
 PASSAGES = 5
 """The best passages that are compared: more of them make a chance match more likely."""
@@ -58,7 +58,7 @@ async def fit(embedder: Embedder, asked: Question, passages: Sequence[str]) -> f
     if not passages:
         return 0.0
     question = asked.text
-    own = [word for word in _words(question) if word not in COMMON] or _words(question) or [question]
+    own = telling(_words(question)) or _words(question) or [question]
     told = [_words(passage) for passage in passages]
     every = list(dict.fromkeys([*own, *(word for words in told for word in words)]))
     embedded = await embedder.embed([question, *passages, *every])

@@ -36,8 +36,25 @@ COMMON = frozenset((
     "describe", "details", "explain", "give", "information", "list", "need", "please", "policies", "policy", "show",
     "tell", "want",
 ))
+GERMAN = frozenset((
+    "aber", "alle", "allem", "allen", "aller", "als", "also", "am", "an", "auch", "auf", "aus", "bei", "beim", "bin", "bis",
+    "bitte", "da", "das", "dass", "dem", "den", "denn", "der", "des", "die", "dies", "diese", "diesem", "diesen", "dieser",
+    "dieses", "doch", "du", "durch", "darf", "dürfen", "ein", "eine", "einem", "einen", "einer", "eines", "er", "es", "etwas",
+    "für", "gibt", "habe", "haben", "hat", "hatte", "ich", "ihm", "ihn", "ihr", "ihre", "ihrem", "ihren", "ihrer", "im", "in",
+    "ist", "kann", "kein", "keine", "können", "man", "mein", "meine", "mich", "mir", "mit", "muss", "müssen", "nach", "nicht",
+    "noch", "nur", "ob", "oder", "sein", "seine", "sich", "sie", "sind", "so", "soll", "sollen", "um", "und", "uns", "unser",
+    "unsere", "viel", "viele", "vom", "von", "vor", "wann", "war", "waren", "warum", "was", "welche", "welchem", "welchen",
+    "welcher", "welches", "wem", "wen", "wenn", "wer", "werde", "werden", "wessen", "wie", "wieso", "wieviel", "wird", "wir",
+    "wo", "woher", "wohin", "wurde", "wurden", "zu", "zum", "zur", "über",
+))
 # fmt: on
-"""Words that do not show what is asked for."""
+"""Words that do not show what is asked for, in English and in German."""
+
+
+def telling(words: Sequence[str]) -> list[str]:
+    """Return the words, in lower case, that show what is asked for, in the language that more of the others are of."""
+    common = max((COMMON, GERMAN), key=lambda known: sum(word in known for word in words))
+    return [word for word in words if word not in common]
 
 
 NAMES = 10

@@ -268,6 +268,27 @@ def test_what_shares_no_word_with_the_question_is_read_though_many_others_do(
     assert "thirty" in answer
 
 
+CLUB = [
+    "Der Schlüssel zum Bootshaus wird gegen eine Kaution von 50 Euro ausgegeben.",
+    "Das Bootshaus ist von April bis Oktober täglich ab sieben Uhr geöffnet. Im Winter bleibt es am Montag geschlossen.",
+    "Der Beitrag ist bis zum 31. März zu überweisen. Wer nicht zahlt, wird zweimal gemahnt und danach ausgeschlossen.",
+    "Der Vorstand besteht aus dem Vorsitzenden, dem Kassenwart und dem Schriftführer.",
+]
+
+
+def test_german_words_that_any_question_has_do_not_decide(client: LLMBackendClient, collection: str) -> None:
+    client.rag_ingest(CLUB, collection)
+    for question, answered in (
+        ("Wie hoch ist die Kaution für den Schlüssel?", "50 Euro"),
+        ("Wann öffnet das Bootshaus?", "sieben Uhr"),
+        ("Wer ist Bundeskanzler?", None),
+        ("Wie wird das Wetter morgen?", None),
+    ):
+        answer = client.rag_query(question, collection)
+        assert answer.found == (answered is not None), question
+        assert (answered or "") in answer
+
+
 ALIKE = {
     "English": (
         "{name} signed contract {code} for {sum} dollars.",

@@ -11,7 +11,7 @@ import pytest
 
 from llmbackend import LLMBackendClient
 from llmbackend.answers import full_names
-from llmbackend.answers.question import NAMES, Question
+from llmbackend.answers.question import NAMES, Question, telling
 
 TEXTS = {
     "English": ("What does E-03's repair cost?", "Unit E-03 costs 90 euros.", "Unit E-04 costs 80 euros."),
@@ -135,3 +135,9 @@ def test_german_nouns_that_follow_each_other_are_no_name() -> None:
     ]
     assert Question("Wie viele Tage Homeoffice sind erlaubt?", passages).missing == []
     assert Question("Was macht Frau Homeoffice?", passages).missing == ["Frau Homeoffice"]
+
+
+def test_what_is_asked_for_is_told_in_english_and_german() -> None:
+    assert telling(["when", "does", "the", "war", "museum", "open"]) == ["war", "museum", "open"]
+    assert telling(["wann", "war", "das", "museum", "offen"]) == ["museum", "offen"]
+    assert telling(["was", "ist", "das"]) == []
