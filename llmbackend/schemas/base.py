@@ -133,7 +133,7 @@ class Request(BaseModel):
         """
         slices.give_way()
         told = {}
-        fields, given = type(self).model_fields, self.model_fields_set
+        fields, given = self.__pydantic_fields__, self.__pydantic_fields_set__
         for name, value in vars(self).items():
             if value is None or name not in given or (field := fields[name]).exclude:
                 continue

@@ -35,8 +35,8 @@ class Body:
         self._receive = request.receive
         self._limit = limit
         self._reserved = reserved
-        told = request.headers.get("content-length", "")
-        self._expected = int(told) if told.isdecimal() else 0
+        told = next((value for name, value in request.scope["headers"] if name == b"content-length"), b"")
+        self._expected = int(told) if told.isdigit() else 0
         _check(self._expected, limit)
         if self._expected > FREE:
             reserved.grow(self._expected)
