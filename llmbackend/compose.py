@@ -45,6 +45,7 @@ from .knowledge.ingest.requests import Ingestion
 from .knowledge.retrieval.ahead import ReadingAhead
 from .knowledge.retrieval.retrieval import Retriever
 from .model_list import ModelList
+from .outbound import signatures
 from .prompts import Prompts
 from .responses.responder import Responder
 from .settings import Settings
@@ -192,7 +193,9 @@ class Components:
 
     def _jobs(self, services: JobServices, places: Places, *, listens: bool) -> Jobs:
         settings, days = self.settings, self.settings.job_result_days
-        secret = webhooks.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
+        secret = (
+            signatures.key(settings.webhook_secret.get_secret_value()) if settings.webhook_secret else None
+        )
         deliveries = webhooks.Deliveries(self.database, secret, settings.webhook_private, days)
         capacity = WorkerCapacity(
             worker=places.data_dir,

@@ -118,13 +118,13 @@ def webhook_secret(
 ) -> None:
     """Print the secret that signs a project's webhooks, for its receivers; derived from WEBHOOK_SECRET."""
     from .. import settings
-    from ..jobs import webhooks
+    from ..outbound import signatures
 
     secret = settings.load().webhook_secret
     if secret is None:
         raise InvalidRequest("WEBHOOK_SECRET is not set: set the same as the server's")
-    own = webhooks.of_project(webhooks.key(secret.get_secret_value()), project)
-    out.print(webhooks.written(own), highlight=False, soft_wrap=True)
+    own = signatures.of_project(signatures.key(secret.get_secret_value()), project)
+    out.print(signatures.written(own), highlight=False, soft_wrap=True)
 
 
 def _parts(text: str | None) -> list[str] | None:

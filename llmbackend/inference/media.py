@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import addresses
 from ..errors import InvalidRequest
+from ..outbound import addresses
 
 IMAGE_URLS = 256
 """The most URLs in one request, as each host has to be looked up."""

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, bindparam, func, insert, select, update
 
-from .. import addresses, json_writing
+from .. import json_writing
 from ..access.caller import DEFAULT, Caller
 from ..access.limits import Most, too_many_jobs
 from ..access.room import Room
 from ..clock import now, stamp
 from ..errors import Conflict, JobExpired, LLMBackendError, NotFound
+from ..outbound import addresses
 from ..storage import kept
 from ..storage.database import one_at_a_time
 from ..storage.prepared import Prepared

@@ -1,15 +1,8 @@
-"""Webhooks: notifying a URL that a job has ended. Signed, retried until accepted, never sent to private addresses.
-
-Requests follow https://www.standardwebhooks.com, whose libraries can verify them: the signature is the base64 of the
-HMAC-SHA256 of `id.timestamp.body`.
-"""
+"""Webhooks: notifying a URL that a job has ended. Signed, retried until accepted, never sent to private addresses."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import logging
 import time
@@ -20,13 +13,12 @@ from functools import partial
 
 from sqlalchemy import Connection, func, literal, select, update
 
-from .. import addresses
-from ..access.caller import DEFAULT
 from ..clock import now, stamp
 from ..errors import InvalidRequest
+from ..outbound import addresses, sending, signatures
 from ..schemas import JobStatus
 from ..storage.database import Database
-from . import reading, sending
+from . import reading
 from .ledger import MOMENT
 from .tables import jobs
 from .tables import webhooks as table
@@ -69,43 +61,6 @@ def check(url: str, secret: bytes | None, private: bool) -> None:
     if secret is None:
         raise InvalidRequest("webhook: there is no WEBHOOK_SECRET to sign it with: set one on the server")
     addresses.parsed(url, "webhook", private=private)
-
-
-def signed(secret: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers of a request, with its signature."""
-    content = f"{message_id}.{timestamp}.".encode() + body
-    signature = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
-    return {
-        "Content-Type": "application/json",
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": f"v1,{signature}",
-    }
-
-
-def key(secret: str) -> bytes:
-    """The bytes of a secret; if it begins with whsec_, the rest is base64."""
-    if not secret.startswith("whsec_"):
-        return secret.encode()
-    try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except ValueError:
-        raise InvalidRequest("WEBHOOK_SECRET begins with whsec_, but the rest is not base64") from None
-
-
-def of_project(secret: bytes, project: str) -> bytes:
-    """The secret that signs a project's deliveries, so that no project can forge another's.
-
-    `default`, the operator's project, has the server's own secret, as all had before projects existed.
-    """
-    if project == DEFAULT:
-        return secret
-    return hmac.new(secret, f"webhooks of {project}".encode(), hashlib.sha256).digest()
-
-
-def written(secret: bytes) -> str:
-    """A secret as receivers' libraries take it."""
-    return f"whsec_{base64.b64encode(secret).decode()}"
 
 
 class Deliveries:
@@ -191,7 +146,9 @@ class Deliveries:
         event = {"type": f"job.{job.status}", "timestamp": stamp(timestamp), "data": job.model_dump()}
         body = json.dumps(event).encode()
         # The id stays the same for each retry, so that a receiver can recognize them.
-        headers = signed(of_project(secret, one.owner), f"job_{one.id}_{job.finished_at}", timestamp, body)
+        headers = signatures.signed(
+            signatures.of_project(secret, one.owner), f"job_{one.id}_{job.finished_at}", timestamp, body
+        )
         status = await sending.posted(one.url, body, headers, TIMEOUT, private=self._private)
         if not 200 <= status < 300:
             raise ValueError(f"it answered {status}")

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmbackend import InvalidRequest, LLMBackendClient, addresses
+from llmbackend import InvalidRequest, LLMBackendClient
 from llmbackend.local import LocalTransport
+from llmbackend.outbound import addresses
 from llmbackend.settings import Settings
 from tests.server import serving
 from tests.upstream.fake import KEY, Upstream, running

@@ -21,11 +21,12 @@ import yarl
 from anyio.from_thread import start_blocking_portal
 from typer.testing import CliRunner
 
-from llmbackend import InvalidRequest, LLMBackendClient, addresses
+from llmbackend import InvalidRequest, LLMBackendClient
 from llmbackend.backend import Backend
 from llmbackend.cli.commands import app
-from llmbackend.jobs import sending, webhooks
+from llmbackend.jobs import webhooks
 from llmbackend.local import Core, LocalTransport
+from llmbackend.outbound import addresses, sending, signatures
 from llmbackend.settings import Settings
 from tests.access.door import Door
 from tests.receiver import Receiver, receiver
@@ -323,7 +324,7 @@ def test_no_project_can_sign_for_another(
         **options,
     )
     job = {"job_type": "count_words", "params": {"texts": ["a"]}, "webhook": receiver.url}
-    signatures: dict[str, tuple[str, bytes]] = {}
+    sent: dict[str, tuple[str, bytes]] = {}
     with start_blocking_portal() as portal:
         backend = portal.call(Backend.open, settings)
         door = Door(portal, backend)
@@ -335,17 +336,17 @@ def test_no_project_can_sign_for_another(
                 time.sleep(0.02)
             headers, body = receiver.seen[-1]
             signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-            signatures[project] = headers["webhook-signature"], signed
+            sent[project] = headers["webhook-signature"], signed
         portal.call(backend.close)
     monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
     told = {}
     for project in keys:
         printed = CliRunner().invoke(app, ["keys", "webhooks", project])
         assert printed.exit_code == 0, printed.output
-        told[project] = webhooks.key(printed.output.strip())
+        told[project] = signatures.key(printed.output.strip())
     assert told["default"] == SECRET.encode()
     assert len(set(told.values())) == 3
-    for project, (signature, signed) in signatures.items():
+    for project, (signature, signed) in sent.items():
         fits = {
             name
             for name, secret in told.items()

@@ -382,7 +382,7 @@ STOREYS = (
         "settings",
         "sse",
         "clock",
-        "addresses",
+        "outbound",
         "alike",
         "audit",
         "disk",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 from sqlalchemy import Column, Float, String, Text, text
 
-from llmbackend.addresses import origin
+from llmbackend.outbound.addresses import origin
 from llmbackend.storage.migrations import add_missing
 
 revision = "0002"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from . import threads
-from .errors import InvalidRequest
+from .. import threads
+from ..errors import InvalidRequest
 
 if TYPE_CHECKING:
     import yarl

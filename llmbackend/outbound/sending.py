@@ -1,29 +1,27 @@
 """Sending webhooks, to public addresses only unless private ones are allowed.
 
-Of an answer only the status matters, so the request is written here: an HTTP client's parser takes any number of
+Of an answer only the status matters, and at most EVENTS parts are read before it: an HTTP client takes any number of
 interim answers (1xx), and a receiver that sends them without end would keep the event loop busy.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from .. import addresses, threads
+from .. import threads
+from . import addresses
 
 if TYPE_CHECKING:
     import yarl
 
 CONNECT_SECONDS = 3.0
 """Most time for a connection to one of a receiver's addresses, so that there is time for the next."""
-LINES, LINE = 100, 2**13
-"""Most lines of an answer, interim answers included, up to its status, and most bytes of a line."""
-
-_STATUS = re.compile(rb"HTTP/1\.[01] ([2-5][0-9][0-9])\b")
+EVENTS, PIECE = 100, 2**13
+"""Most interim answers, and pieces of so many bytes, that are read of an answer."""
 
 
 async def posted(url: str, body: bytes, headers: Mapping[str, str], timeout: float, *, private: bool) -> int:
@@ -32,12 +30,33 @@ async def posted(url: str, body: bytes, headers: Mapping[str, str], timeout: flo
     Raises OSError if it cannot be reached or says nothing for `timeout` seconds, and ValueError if it does not answer
     as a web server does.
     """
+    import h11
+
     target = addresses.parsed(url, "webhook", private=private)
+    fields = {
+        "Host": target.raw_authority,
+        "User-Agent": "llmbackend",
+        "Accept": "*/*",
+        "Connection": "close",
+        "Content-Length": str(len(body)),
+        **headers,
+    }
+    request = h11.Request(method="POST", target=target.raw_path_qs, headers=list(fields.items()))
+    exchange = h11.Connection(h11.CLIENT)
     async with asyncio.timeout(timeout):
         reader, writer = await connected(target, private=private)
         try:
-            writer.write(_request(target, body, headers))
-            return await _status(reader)
+            for part in (request, h11.Data(body), h11.EndOfMessage()):
+                writer.write(exchange.send(part) or b"")
+            for _ in range(EVENTS):
+                event = exchange.next_event()
+                if isinstance(event, h11.Response):
+                    return event.status_code
+                if event is h11.NEED_DATA:
+                    exchange.receive_data(await reader.read(PIECE))
+            raise ValueError("it did not answer with an HTTP status")
+        except h11.RemoteProtocolError as error:
+            raise ValueError(f"it did not answer as HTTP does: {error}") from error
         finally:
             writer.transport.abort()  # closing would wait for a receiver that does not read
 
@@ -56,7 +75,7 @@ async def connected(target: yarl.URL, *, private: bool) -> tuple[asyncio.StreamR
             if not private and not addresses.is_public(address):
                 raise addresses.Refused(f"{address} is no public address")
             async with asyncio.timeout(CONNECT_SECONDS):
-                return await asyncio.open_connection(address, target.port, limit=LINE, **secured)
+                return await asyncio.open_connection(address, target.port, **secured)
         except OSError as error:
             failure = error
     raise failure
@@ -65,24 +84,3 @@ async def connected(target: yarl.URL, *, private: bool) -> tuple[asyncio.StreamR
 @cache
 def _trusted() -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-def _request(target: yarl.URL, body: bytes, headers: Mapping[str, str]) -> bytes:
-    fields = {
-        "Host": target.raw_authority,
-        "User-Agent": "llmbackend",
-        "Accept": "*/*",
-        "Connection": "close",
-        "Content-Length": str(len(body)),
-        **headers,
-    }
-    lines = [f"POST {target.raw_path_qs} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-async def _status(reader: asyncio.StreamReader) -> int:
-    """The first status that is not an interim one."""
-    for _ in range(LINES):
-        if found := _STATUS.match(await reader.readline()):
-            return int(found[1])
-    raise ValueError("it did not answer with an HTTP status")
