@@ -214,6 +214,10 @@ class VectorIndex(Protocol):
     def threads(self) -> Threads:
         """The threads to call its methods in."""
 
+    @property
+    def needs_indexes(self) -> bool:
+        """Whether a search can filter by a field only once `prepare` has made its index."""
+
     def at_once(self, asked: Search) -> bool:
         """Return whether to run such a search on the event loop, because a thread would only add to its time."""
 

@@ -105,6 +105,8 @@ class QdrantIndex(ABC):
 
     # What a subclass implements. Records have `id`, `payload` and `vector`; search hits also have a `score`.
 
+    needs_indexes = True
+
     def at_once(self, asked: Search) -> bool:
         return False
 

@@ -184,6 +184,8 @@ class EdgeIndex(QdrantIndex):
             shard.flush()
             shard.close()
 
+    needs_indexes = False
+
     def at_once(self, asked: Search) -> bool:
         """True for short searches: Edge holds the interpreter's lock anyway, and the work around its call is short."""
         return not asked.conditions and asked.top_k <= AT_ONCE and len(asked.text) <= AT_ONCE_CHARACTERS

@@ -318,7 +318,9 @@ class Collection(CurrentIndex):
         """Prepare the index for a search by conditions on fields that are not declared. Call this before the search."""
         declared = self.manifest.indexes
         if others := {name: kind for name, kind in needed(where).items() if name not in declared}:
-            await self._call(lambda index: index.prepare(others, declared))
+            await self._call(
+                lambda index: index.prepare(others, declared), lambda index: not index.needs_indexes
+            )
 
     async def set_indexes(self, changes: Mapping[str, FieldType | None]) -> None:
         """Make, change or (None) remove indexes of metadata fields.
