@@ -12,7 +12,7 @@ from functools import cache
 import openpyxl
 import pytest
 
-from llmbackend.files.formats import html
+from llmbackend.files.formats import html, html_tables
 from llmbackend.files.parsed import Unreadable
 from llmbackend.files.parsing import parse, parse_all
 from tests import files
@@ -130,6 +130,11 @@ TOO_LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "table.html": (lambda: b"<table><tr>" + b"<td>a</td>" * MANY, "tags, and the limit is 200,000"),
     "deep.html": (lambda: b"<div>" * MANY, "tags, and the limit is 200,000"),
+    "comments.html": (
+        lambda: b"<!--" * 100_000,
+        "100,000 comments that nothing ends, and the limit is 1,000",
+    ),
+    "unended.html": (lambda: b"<a " * 100_000, "100,000 tags that nothing ends, and the limit is 1,000"),
     "parts.eml": (
         lambda: (
             b"From: a\nSubject: b\nContent-Type: multipart/mixed; boundary=x\n\n" + b"--x\n\na\n" * 100_000
@@ -157,6 +162,34 @@ def test_tags_without_an_end_take_no_longer_than_others(tag: bytes) -> None:
 
     seconds(b"")  # what is loaded at first
     assert seconds(tag * 25_000) < 10 * max(0.05, seconds((tag + b">") * 25_000))
+
+
+@pytest.mark.parametrize("piece", ["a<label>b</label>c", " ", "!["])
+def test_a_page_takes_time_by_its_length_and_not_its_square(piece: str) -> None:
+    def seconds(count: int) -> float:
+        began = time.thread_time()
+        parse("a.html", f"<p>a{piece * count}b".encode())
+        return time.thread_time() - began
+
+    many = 25_000 if len(piece) < 3 else 3_000
+    seconds(1)  # what is loaded at first
+    assert seconds(many) < 40 * max(0.05, seconds(many // 20))
+
+
+SPANS = {
+    "columns and rows": "<tr><td rowspan=60000 colspan=1000>a</td></tr>" * 50,
+    "to the end": "<tr>" + "<td rowspan=0>a</td>" * 900 + "</tr>" + "<tr></tr>" * 1000,
+    "with much in them": f"<tr><td colspan=1000>{'<b>x</b>' * 900}</td></tr>",
+}
+
+
+@pytest.mark.parametrize("what", SPANS)
+def test_what_the_spans_of_a_page_fill_is_limited(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html_tables, "SPANNED", 2_000)
+    page = f"<table>{SPANS[what]}<tr><td>last</td></tr></table>" * 2
+    text = parse("a.html", page.encode()).text
+    assert text.count("last") == 2
+    assert len(text) < 40_000
 
 
 @pytest.mark.parametrize("name", ["table", "header", "math", "div"])

@@ -37,6 +37,10 @@ def html(data: bytes, warn: Warn) -> Parsed:
 TAGS = 200_000
 """Most elements of a page; each takes at least a tenth of a millisecond."""
 
+UNENDED = 1_000
+"""Most tags and comments that nothing ends; the parser looks for the end of each in the rest of the page."""
+_COMMENT, _TAG = re.compile("<!--"), re.compile("<[A-Za-z/!?]")
+
 
 HIDDEN = 20
 """Least number of hidden characters for a warning."""
@@ -48,6 +52,9 @@ def page(markup: str, warn: Warn) -> str:
     If that is less than half of the text outside links, everything is kept, with a warning.
     """
     at_most(TAGS, markup.count("<"), "tags")
+    for what, begin, end in (("comments", _COMMENT, "-->"), ("tags", _TAG, ">")):
+        unended = begin.finditer(markup, markup.rfind(end) + 1)
+        at_most(UNENDED, sum(1 for _ in unended), f"{what} that nothing ends")
     check_attributes(markup)
     soup = _soup(markup)
     titles = [title for title in soup("title") if title.find_parent("svg") is None]
@@ -94,19 +101,22 @@ def _main_parts(soup: Any) -> list[Any]:
     mains = [tag for tag in soup.select("main, [role=main]") if _length(tag)]
     if not mains:
         return [soup]
-    heads = [
-        tag
-        for tag in soup("header")
-        if tag.find(_HEADINGS) and not any(tag in main.parents for main in mains)
-    ]
-    found = [tag for tag in soup(True) if any(tag is part for part in [*mains, *heads])]  # in document order
-    return [tag for tag in found if not any(one is part for one in tag.parents for part in found)]
+    around = {id(tag) for main in mains for tag in main.parents}
+    heads = [tag for tag in soup("header") if tag.find(_HEADINGS) and id(tag) not in around]
+    chosen = {id(tag) for tag in (*mains, *heads)}
+    return _outermost([tag for tag in soup(True) if id(tag) in chosen])  # in document order
+
+
+def _outermost(tags: list[Any]) -> list[Any]:
+    """Return those that are in none of the others."""
+    found = {id(tag) for tag in tags}
+    return [tag for tag in tags if not any(id(one) in found for one in tag.parents)]
 
 
 def _leave_out_what_is_hidden(soup: Any, warn: Warn) -> None:
     """Remove hidden parts, unless they are most of the page, which a script would show."""
     hidden = [tag for tag in soup.select(_HIDDEN) if tag.name not in ("html", "body")]
-    outer = [tag for tag in hidden if not any(one is other for one in tag.parents for other in hidden)]
+    outer = _outermost(hidden)
     count = sum(map(_length, outer))
     if 2 * count > _length(soup):
         warn(f"most of its text is hidden until a script shows it: all {_length(soup)} characters are kept")
@@ -117,6 +127,9 @@ def _leave_out_what_is_hidden(soup: Any, warn: Warn) -> None:
         tag.extract()
 
 
+SPACES = 100
+"""Most spaces in a row that are kept; markdownify takes time by their square."""
+_SPACES = re.compile(f"[ \\t]{{{SPACES + 1},}}")
 _WITH_HOST = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.-]*:|[/\\]{2})")
 
 
@@ -138,9 +151,12 @@ def markdown(part: Any) -> str:
             link.unwrap()
     _spell_out(soup)
     _stand_apart(soup)
+    room = html_tables.SPANNED
     for table in reversed(soup("table")):  # inner ones first
-        html_tables.plain(table)
+        room = html_tables.plain(table, room)
     _raise_and_lower(soup)
+    for text in soup.find_all(string=_SPACES):
+        text.replace_with(type(text)(_SPACES.sub(lambda spaces: spaces[0][:SPACES], text)))
     rendered = HtmlConverter().convert(
         io.BytesIO(str(soup).encode()),
         StreamInfo(charset="utf-8"),
@@ -237,7 +253,10 @@ def _int(value: Any, otherwise: int) -> int:
 
 def without_images(text: str) -> str:
     """Replace images by their descriptions."""
-    return re.sub(r"!\[([^\]]*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)", r"\1", text)
+    return _IMAGE.sub(r"\1", text)
+
+
+_IMAGE = re.compile(r"!\[((?:(?!!\[)[^\]])*)\]\([^()\s]*(?:\s\"[^\"]*\")?\)")
 
 
 DEEPEST = 1_000
@@ -255,9 +274,27 @@ _NEVER_NESTED = frozenset(("a", "button", "select"))
 
 @cache
 def _soup_class() -> Any:
-    from bs4 import BeautifulSoup
+    from bs4 import BeautifulSoup, Tag
 
-    class Soup(BeautifulSoup):
+    class Near(Tag):
+        """Looks for a child outwards from the one before: bs4 looks from the first, for every child that is changed."""
+
+        _last = 0
+
+        def index(self, element: Any) -> int:
+            first, last = self._last, self._last + 1
+            while first >= 0 or last < len(self.contents):
+                for place in (first, last):
+                    if 0 <= place < len(self.contents) and self.contents[place] is element:
+                        self._last = place
+                        return place
+                first, last = first - 1, last + 1
+            raise ValueError("Tag.index: element not in tag")
+
+    class Soup(Near, BeautifulSoup):
+        def __init__(self, markup: str, parser: str) -> None:
+            super().__init__(markup, parser, element_classes={Tag: Near})
+
         def handle_starttag(self, name: str, *args: Any, **options: Any) -> Any:
             if name in _NEVER_NESTED and self.currentTag is not None and self.currentTag.name == name:
                 self.handle_endtag(name)

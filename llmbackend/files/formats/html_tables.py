@@ -6,12 +6,12 @@ import copy
 from itertools import takewhile
 from typing import Any
 
-SPANNED = 10_000
-"""Most cells that a table's spans may fill, because a page may set a span to any number."""
+SPANNED = 50_000
+"""Most tags in the cells that a page's spans fill, because a page may set a span to any number."""
 
 
-def plain(table: Any) -> None:
-    """Rewrite a table; inner tables have been rewritten already."""
+def plain(table: Any, room: int) -> int:
+    """Rewrite a table; inner tables have been rewritten already. Returns what its spans leave of `room`, which is in tags."""
     rows = _rows(table)
     inner = table("table")
     if _is_layout(table, rows, inner):
@@ -19,10 +19,10 @@ def plain(table: Any) -> None:
             tag.name = "div"
         for cell in (cell for row in rows for cell in _cells(row)):
             cell.name = "div"
-        return
+        return room
     for one in inner:
         one.replace_with(_in_a_line(one))
-    _fill_spans(table)
+    room = _fill_spans(table, room)
     for caption in table("caption"):
         caption.name = "p"
         table.insert_before(caption.extract())
@@ -46,8 +46,10 @@ def plain(table: Any) -> None:
         table.append(_new("thead"))
         table.thead.append(heads[0])
     body = _new("tbody")
-    body.extend(row for row in rows if not any(row is head for head in heads))
+    named = {id(head) for head in heads}
+    body.extend(row for row in rows if id(row) not in named)
     table.append(body)
+    return room
 
 
 def _rows(table: Any) -> list[Any]:
@@ -100,38 +102,37 @@ def _names(row: Any) -> bool:
     return bool(named) and all(cell.name == "th" or not cell.get_text(strip=True) for cell in cells)
 
 
-def _fill_spans(table: Any) -> None:
-    """Repeat cells that span rows or columns, so that every row has all its values and labels."""
-    below: dict[int, tuple[Any, int]] = {}  # by column: the cell that spans further rows, and how many
-    filled = 0
+def _fill_spans(table: Any, room: int) -> int:
+    """Repeat cells that span rows or columns, so that every row has all its values and labels, while there is room."""
+    below: dict[
+        int, tuple[Any, int, int]
+    ] = {}  # by column: the cell that spans further rows, how many, its tags
     for row in _rows(table):
         column = 0
-        cells = [cell for cell in row(["td", "th"], recursive=False)]
+        cells = _cells(row)
         while cells or column in below:
             if column in below:
-                cell, left = below.pop(column)
-                clone = copy.copy(cell)
-                if cells:
-                    cells[0].insert_before(clone)
-                else:
-                    row.append(clone)
-                if left > 1:
-                    below[column] = cell, left - 1
+                cell, left, tags = below.pop(column)
+                if room > 0:
+                    room -= tags
+                    (cells[0].insert_before if cells else row.append)(copy.copy(cell))
+                    if left > 1:
+                        below[column] = cell, left - 1, tags
                 column += 1
                 continue
             cell = cells.pop(0)
             wide, high = _span(cell, "colspan"), _span(cell, "rowspan", SPANNED)
+            tags = 1 + len(cell(True)) if (wide, high) != (1, 1) else 1
             for further in range(wide):
-                if filled > SPANNED:
+                if room <= 0:
                     break
                 if further:
-                    filled += 1
-                    clone = copy.copy(cell)
-                    (cells[0].insert_before if cells else row.append)(clone)
+                    room -= tags
+                    (cells[0].insert_before if cells else row.append)(copy.copy(cell))
                 if high > 1:
-                    filled += 1
-                    below[column + further] = cell, min(high - 1, SPANNED)
+                    below[column + further] = cell, high - 1, tags
             column += wide
+    return room
 
 
 def _span(cell: Any, name: str, to_the_end: int = 1) -> int:
