@@ -181,9 +181,10 @@ Limits = Callable[[str, str], tuple[Sequence[Most], Room | None]]
 def submit_due(connection: Connection, limits: Limits) -> bool:
     """Submit one job for each due schedule, however many times it was missed, within the `limits` of owner and key.
 
-    None if its last job has not ended: jobs that take longer than the time between them would be more and more. If a schedule cannot be submitted, its error is stored for `listed`, and the others go on. So that others' writes do
-    not wait for all of them, many schedules, or those of an owner whose params are LARGE, are left for the next
-    transaction. Returns whether there may be such.
+    None if its last job has not ended: jobs that take longer than the time between them would be more and more. If a
+    schedule cannot be submitted, its error is stored for `listed`, and the others go on. So that others' writes do not wait
+    for all of them, many schedules, or those of an owner whose params are LARGE, are left for the next transaction. Returns
+    whether there may be such.
     """
     moment, began = now(), time.monotonic()
     submitted: Counter[str] = Counter()

@@ -70,3 +70,9 @@ def test_what_cannot_be_read_tells_why(parts: dict[str, Any], why: str) -> None:
     with pytest.raises(Unreadable) as caught:
         parse("a.epub", files.epub("", "<p>High at nine.</p>", **parts))
     assert str(caught.value).startswith(why)
+
+
+@pytest.mark.timeout(20)
+def test_a_name_without_end_takes_no_time() -> None:
+    book = files.epub("Ships", f"<p>High at nine.</p><{'a' * 300_000}")
+    assert "nine" in parse("a.epub", book).text

@@ -40,7 +40,7 @@ def epub(data: bytes, warn: Warn) -> Parsed:
 
 
 _EMPTY = re.compile(
-    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)([\w:-]+)([^<>]*)/>"
+    r"<(?!(?:area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr)\b)([\w:-]+)(?![\w:-])([^<>]*)/>"
 )
 """An element of XHTML without content, which HTML would take for its beginning only."""
 
