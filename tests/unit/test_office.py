@@ -175,6 +175,13 @@ def test_cells_of_word_stand_in_their_columns() -> None:
     assert parsed.text.splitlines()[2:] == ["|  | 36 | Oslo |", "| Ada \\| Bob | see x: 1; y: 2 | Bonn |"]
 
 
+def test_a_row_skips_columns_once() -> None:
+    """A few bytes would make a hundred thousand cells."""
+    skipped = "<w:trPr>" + "<w:gridBefore w:val='1'/>" * 3 + f"</w:trPr>{_cells('36', 'Oslo')}"
+    parsed = _word(_table(_cells("Name", "Age", "Town"), skipped))
+    assert parsed.text.splitlines()[-1] == "|  | 36 | Oslo |"
+
+
 # Slides
 
 

@@ -35,12 +35,16 @@ def _sheet(rows: bytes) -> bytes:
     return wide.getvalue()
 
 
-def _document(table: bytes) -> bytes:
-    """As much of a Word file as is looked at before it is read."""
+def _archive(name: str, content: bytes) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("word/document.xml", b"<w:document><w:body><w:tbl>" + table)
+        archive.writestr(name, content)
     return made.getvalue()
+
+
+def _document(table: bytes) -> bytes:
+    """As much of a Word file as is looked at before it is read."""
+    return _archive("word/document.xml", b"<w:document><w:body><w:tbl>" + table)
 
 
 def _pages(kids: bytes, pages: bytes) -> bytes:
@@ -99,6 +103,14 @@ TOO_LARGE: dict[str, tuple[Callable[[], bytes], str]] = {
         f"{MANY + 2:,} paragraphs, runs and breaks",
     ),
     "paragraphs.pptx": (lambda: _document(b"<a:p/>" * MANY), f"{MANY:,} paragraphs"),
+    "names.xlsx": (
+        lambda: _archive("xl/workbook.xml", b"<workbook>" + b"<definedName/>" * 500_000),
+        "500,001 tags in xl/workbook.xml, and the limit is 500,000",
+    ),
+    "types.docx": (
+        lambda: _archive("[Content_Types].xml", b"<Types>" + b"<Override/>" * 500_000),
+        "500,001 tags in .Content_Types..xml, and the limit is 500,000",
+    ),
     "attributes.docx": (
         lambda: _document(b"<w:p " + _attributes() + b"/>"),
         f"{MANY:,} attributes in a tag, and the limit is 10,000",

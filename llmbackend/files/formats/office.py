@@ -21,6 +21,9 @@ ROWS = 2**20
 PIECES = 300_000
 """Most elements of a text or slide, enough for some 2,000 pages. A paragraph has three, and takes a quarter of a
 millisecond."""
+TAGS = 500_000
+"""Most tags of a part that lists an Office file's parts, sheets and names, or styles; Excel's 64,000 formats take most."""
+_LISTS = re.compile(r"(?:.*/)?(?:\[Content_Types\]|workbook|styles)\.xml")
 
 
 def check_archive(data: bytes, kind: str) -> None:
@@ -36,6 +39,8 @@ def check_archive(data: bytes, kind: str) -> None:
                 if entry.filename.endswith(".xml"):
                     markup = archive.read(entry)
                     check_attributes(markup.decode("latin-1"))
+                    if _LISTS.fullmatch(entry.filename):
+                        at_most(TAGS, markup.count(b"<"), f"tags in {entry.filename}")
                     _check_tables(markup)
                     if kind != "xlsx":
                         at_most(

@@ -207,10 +207,9 @@ def _spell_out(tree: Any, styles: _Styles) -> int:
                 formula,
                 formula.iterfind("m:oMath", _NAMES) if name == "m:oMathPara" else [_run(_latex(formula))],
             )
-    for before in list(tree.iter(_tag("w:gridBefore"))):
-        row = next(before.iterancestors(_tag("w:tr")), None)
-        count = before.get(_tag("w:val"), "0")
-        if row is not None and (first := row.find("w:tc", _NAMES)) is not None:
+    for row in list(tree.iter(_tag("w:tr"))):
+        count = _value(row, "w:trPr/w:gridBefore") or "0"
+        if (first := row.find("w:tc", _NAMES)) is not None:
             for _ in range(min(int(count), 63) if count.isdecimal() else 0):
                 first.addprevious(_empty_cell())
     hidden = 0
