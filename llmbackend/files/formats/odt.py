@@ -61,6 +61,9 @@ class _Text:
         for root in (tree(archive.read("styles.xml")), content):
             for kind in ("style", "list-style"):
                 self._styles.update((_get(one, "name"), one) for one in root.iter(f"{{*}}{kind}"))
+        # Found once for each style, since any number of texts and lists may have the same.
+        self._heights = {name: _height_of(one) for name, one in self._styles.items()}
+        self._numbered = {name: _numbered(one) for name, one in self._styles.items()}
         self._deeper = any(self._is_title(one) for one in self._body.iter("{*}p"))
         self._notes = 0
         self._below: list[str] = []
@@ -86,7 +89,7 @@ class _Text:
             yield from self._paragraph(node, lists)
         elif name == "list" and node.find(".//{*}h") is None:  # else it only counts headings
             style = _get(node, "style-name") or (lists[-1] if lists else "")
-            kind = "ol" if self._counts(style, len(lists) + 1) else "ul"
+            kind = "ol" if str(len(lists) + 1) in self._numbered.get(style, ()) else "ul"
             yield from (f"<{kind}>", *self._inside(node, (*lists, style)), f"</{kind}>")
         elif name in _TAGS and (lists or not name.startswith("list")):
             given = ((told, _get(node, key)) for key, told in _ATTRIBUTES.items())
@@ -140,23 +143,23 @@ class _Text:
         style = self._styles.get(name)
         return "Title" in (name, style is not None and _get(style, "parent-style-name"))
 
-    def _counts(self, style: str, level: int) -> bool:
-        """Whether lists of a style have numbers at a level."""
-        if style not in self._styles:
-            return False
-        numbered = self._styles[style].iter("{*}list-level-style-number")
-        return any(_get(one, "level") == str(level) and _get(one, "num-format") for one in numbered)
-
     def _height(self, node: Any) -> str:
         """ "sup" or "sub" for raised or lowered letters."""
-        style = self._styles.get(_get(node, "style-name"))
-        properties = None if style is None else style.find("{*}text-properties")
-        moved = re.match(
-            "(super|sub)|(-?)[1-9]", "" if properties is None else _get(properties, "text-position")
-        )
-        if moved is None:
-            return ""
-        return "sub" if moved[1] == "sub" or moved[2] == "-" else "sup"
+        return self._heights.get(_get(node, "style-name"), "")
+
+
+def _height_of(style: Any) -> str:
+    properties = style.find("{*}text-properties")
+    moved = re.match("(super|sub)|(-?)[1-9]", "" if properties is None else _get(properties, "text-position"))
+    if moved is None:
+        return ""
+    return "sub" if moved[1] == "sub" or moved[2] == "-" else "sup"
+
+
+def _numbered(style: Any) -> set[str]:
+    """The levels at which lists of a style have numbers."""
+    levels = style.iter("{*}list-level-style-number")
+    return {_get(one, "level") for one in levels if _get(one, "num-format")}
 
 
 def _get(node: Any, name: str) -> str:
