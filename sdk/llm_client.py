@@ -1959,10 +1959,10 @@ class _HttpAddress:
             "proxy": "(the proxy of HTTP_PROXY or HTTPS_PROXY refuses): add the host to NO_PROXY, or correct the proxy",
             "name": "(no host of that name): correct the URL",
             "refused": "(no connection): is the server running there?",
-            "broken": "(it broke the connection)",
+            "broken": "(it broke the connection): has it stopped",
         }.get(kind, f"({type(error).__name__}: {str(error)[:200]})")
-        if kind == "broken" and self.api_url.startswith("http:"):
-            why += ": is it https://… instead of http://…?"
+        if kind == "broken":
+            why += ", or is it https://… instead of http://…?" if self.api_url.startswith("http:") else "?"
         sent = kind in ("timeout", "broken", "other")
         return TransportError(
             f"no answer from {self.api_url} {why}",

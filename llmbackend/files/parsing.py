@@ -67,6 +67,8 @@ def parse(name: str, data: bytes) -> Parsed:
         raise Unreadable("nested too deeply") from None
     except Exception as error:  # parsers raise all kinds of errors
         said = " ".join(str(error).split())[:200]
+        if said.startswith("Excessive depth"):  # of XML
+            raise Unreadable("nested too deeply") from None
         raise Unreadable(f"broken, or no {suffix} file: {said or type(error).__name__}") from error
     said = clean(parsed.text, warn)
     if not said.strip():

@@ -119,6 +119,7 @@ def test_a_lost_answer_of_a_change_is_told(server: Scripted) -> None:
     server.script = [BREAK]
     with LLMBackendClient(server.url) as client, pytest.raises(TransportError) as caught:
         client.delete_documents("x", ["a"])
+    assert "it broke the connection): has it stopped" in str(caught.value)
     assert caught.value.details["sent"]
     assert len(server.seen) == 1
 

@@ -189,6 +189,7 @@ def test_ligatures_are_letters() -> None:
         ("a.docx", files.zip_bomb, "too large: it unpacks to 2 parts of 400 MB in all"),
         ("a.docx", files.billion_laughs(), "broken, or no .docx file"),
         ("a.json", files.deep_json(), "nested too deeply"),
+        ("a.docx", files.docx_with("<w:body>" + "<w:ins>" * 300), "nested too deeply"),
         ("a.json", b"{not json}", "broken, or no .json file: "),
         ("a.jsonl", b'{"a": 1}\n{"b"\n{"c"', "broken: line 2 is not JSON"),
         ("a.ipynb", b"{}", "broken: a notebook has cells"),
