@@ -263,6 +263,22 @@ def billion_laughs() -> bytes:
     return docx_with("<w:body><w:p><w:r><w:t>&a10;</w:t></w:r></w:p></w:body>", f"<!DOCTYPE w [{entities}]>")
 
 
+def external_entity(data: bytes, url: str) -> bytes:
+    """A file of XML parts, or a page, in which an entity that is to be fetched stands in place of FACT."""
+    declared = f'<!DOCTYPE x [<!ENTITY fetched SYSTEM "{url}">]>'.encode()
+
+    def changed(part: bytes) -> bytes:
+        if FACT.encode() not in part:
+            return part
+        head, _, rest = part.rpartition(b"?>")
+        return head + (b"?>" if head else b"") + declared + rest.replace(FACT.encode(), b"&fetched;")
+
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return changed(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        return archive({name: changed(packed.read(name)) for name in packed.namelist()})
+
+
 def endless_pdf() -> bytes:
     """A PDF of a few MB that takes many minutes to read."""
     return pdf("The same page again. " * 200, repeat=40_000)

@@ -21,7 +21,7 @@ from llmbackend.server.openapi import document
 from tests.access.door import ADMIN, Door
 
 
-def _forms(key: str) -> set[str]:
+def forms(key: str) -> set[str]:
     """As it is, and as it could be written elsewhere; of a secret, eight letters are enough to be found by."""
     secret = key.rpartition("_")[2]
     found = {key, quote(key, safe=""), secret, secret[:8], secret[-8:]}
@@ -88,8 +88,8 @@ def test_no_key_is_left_anywhere(door: Door, caplog: pytest.LogCaptureFixture) -
     )
     for key in [*told, ADMIN, "key-of-hr"]:
         # Of keys of the environment there is no public part, but the words of these are elsewhere, too.
-        forms = _forms(key) if key in told else {key, base64.b64encode(key.encode()).decode()[:-4]}
-        for form in forms:
+        found = forms(key) if key in told else {key, base64.b64encode(key.encode()).decode()[:-4]}
+        for form in found:
             assert not [text for text in shown if form in text], form
             assert form.encode() not in files, form
     assert "llmb_hr_" in logged  # the public id is what the log calls it by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -29,7 +30,7 @@ from llmbackend import (
     TooLarge,
     json_reading,
 )
-from llmbackend.operations import LARGE
+from llmbackend.operations import LARGE, OPERATIONS
 from tests.server import Server, serving
 
 MB = 2**20
@@ -226,15 +227,23 @@ def test_what_is_far_too_much_is_refused_in_little_memory(server: Server) -> Non
         "fields": ("embeddings", {"input": "a", **dict.fromkeys(map(str, range(100_000)), 1)}, 413),
         "dimensions": ("embeddings", {"input": "a", "dimensions": 10**18}, 422),
         "chunk_size": ("rag/ingest", {"collection": "c", "documents": ["a"], "chunk_size": 10**9}, 422),
+        "nested lists": ("embeddings", b'{"input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 422),
+        "nested objects": ("jobs", b'{"params": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001, 422),
     }  # fmt: skip
     for name, (path, body, status) in asked.items():
+        data = body if isinstance(body, bytes) else json.dumps(body)
         reply = requests.post(
-            f"{server.url}/v1/{path}", json=body, headers={"X-API-Key": KEYS["a"]}, timeout=30
+            f"{server.url}/v1/{path}", data=data, headers={"X-API-Key": KEYS["a"]}, timeout=30
         )
         assert (reply.status_code, name) == (status, name), reply.text
-    for query in ("limit=-1", "limit=1000000000", "limit=0"):
-        reply = requests.get(f"{server.url}/v1/jobs?{query}", headers={"X-API-Key": KEYS["a"]}, timeout=30)
-        assert reply.status_code == 422, query
+    for row in OPERATIONS.values():
+        for number in (-1, 0, 10**9) if "limit" in row.request.model_fields else ():
+            path, given = re.sub(r"{\w+}", "x", row.path), {"limit": number}
+            sent = {"json": given} if row.method == "POST" else {"params": given}
+            reply = requests.request(
+                row.method, f"{server.url}{path}", headers={"X-API-Key": KEYS["a"]}, timeout=30, **sent
+            )
+            assert (reply.status_code, "limit" in reply.json()["error"]["message"]) == (422, True), row.name
     for length in (10 * 2**30, 2**63, 10**30):
         with connected(server) as huge:
             huge.sendall(head("/v1/embeddings", length))

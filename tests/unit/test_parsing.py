@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -203,6 +205,18 @@ def test_a_file_that_cannot_be_read_tells_why(
     with pytest.raises(Unreadable) as caught:
         parse(name, data() if callable(data) else data)
     assert str(caught.value).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "name", ["report.docx", "slides.pptx", "sheet.xlsx", "text.odt", "book.epub", "page.html"]
+)
+def test_what_an_entity_names_is_not_fetched(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    plain = files.of_each_type()[name]
+    file = files.external_entity(plain, (tmp_path / "secret").as_uri())
+    assert file != plain
+    with suppress(Unreadable):
+        assert "s3cret" not in _text(name, file)
 
 
 @pytest.mark.parametrize(

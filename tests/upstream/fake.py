@@ -28,7 +28,7 @@ stream without its end), `broken` (the connection drops in the stream), `stallin
 empty line after the last event), `failing` (an error with the key amid the stream), `junk` (an event that is no
 chunk), `torn` (ends within a line).
 Embeddings: `nan`, `null`, `null-row`, `huge`, `infinite`, `empty`, `text`, `digits`, `too-few`, `too-many`, `unequal`, `numbered` (all
-of them 0), and `changed`, whose vectors are longer from the second request on; `short` gives as many dimensions as
+of them 0), and `longer`, whose vectors are longer than those of TEXTS, by which it is known; `short` gives as many dimensions as
 asked, and `in-turn` is another model at every other look. Words count for tokens, and more than CONTEXT in a text are refused, by the OpenAI-compatible server in vLLM's
 words (as `silent` it does not tell how many there are), by TEI unless it is told to truncate. TEI refuses more than
 `tei_texts` texts and TEI_BYTES bytes; as `old` it has no /info and no /tokenize.
@@ -67,7 +67,7 @@ TEI_BYTES = 100_000
 CONTEXT = 1000
 """Tokens that the chat model takes, and the embedding model of a text."""
 VERSION = "0.0.1"
-HEALTHY = {"ok", "in-turn", "old", "other", "silent", "floats", "short", "changed"}
+HEALTHY = {"ok", "in-turn", "old", "other", "silent", "floats", "short", "longer"}
 """Models that can embed, whatever becomes of some requests."""
 AS_FLOATS = {"floats", "null", "null-row", "huge", "infinite", "text", "digits"}
 """Models whose vectors are lists of numbers though base64 was asked for."""
@@ -419,7 +419,7 @@ class Upstream:
             rows = [row[1:] + row[:1] for row in rows]
         if model == "short" and dimensions:
             rows = [row[:dimensions] for row in rows]
-        if model == "changed" and len(self.seen) > 1:
+        if model == "longer" and not set(texts) <= set(TEXTS):
             rows = [[*row, 1.0] for row in rows]
         return rows
 

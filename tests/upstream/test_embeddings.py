@@ -16,6 +16,7 @@ from llmbackend import (
     NotFound,
     Overloaded,
 )
+from llmbackend.inference.remote_embedders import TRIES
 from llmbackend.inference.tei import tokens_told
 from llmbackend.inference.upstream import AT_ONCE
 from tests.upstream.conftest import ATTEMPTS, Connect, fails
@@ -58,6 +59,7 @@ def test_vectors_come_in_the_order_of_the_texts(connect: Connect) -> None:
         ("too-many", BackendError, 1),
         ("unequal", BackendError, 1),
         ("numbered", BackendError, 1),
+        ("longer", BackendError, TRIES),
     ],
 )
 def test_a_failing_embedding_model_is_a_typed_error(
@@ -105,6 +107,7 @@ def test_tei_gives_vectors(connect: Connect, upstream: Upstream) -> None:
         ("429", Overloaded),
         ("500", BackendError),
         ("hang", BackendTimeout),
+        ("drip", BackendTimeout),
         ("html", BackendError),
         ("not-json", BackendError),
         ("other-json", BackendError),
@@ -119,6 +122,7 @@ def test_tei_gives_vectors(connect: Connect, upstream: Upstream) -> None:
         ("too-few", BackendError),
         ("too-many", BackendError),
         ("unequal", BackendError),
+        ("longer", BackendError),
     ],
 )
 def test_a_failing_tei_is_a_typed_error(
