@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import threads
 from ..errors import BackendError, InvalidRequest
@@ -26,6 +27,11 @@ LISTING_SECONDS = 15
 """Longest time a server may take to list its tools."""
 AGAIN_SECONDS = 60
 """Seconds until a server that failed is asked again."""
+_LOG_URLS = ("mcp.client.streamable_http", "mcp.client.sse", "httpx", "httpx2")
+"""Loggers of the libraries that write a server's whole URL, at DEBUG or INFO."""
+_URL = re.compile(r"(https?://)(?:[^\s/?#]*@)?(\[[^\s\]]*\]|[^\s/:?#\"']+)([^\s?#\"']*)(?:\?[^\s\"']*)?")
+_hosts: set[str | None] = set()
+"""Of servers that are reached by URLs."""
 
 
 class McpServers:
@@ -109,9 +115,23 @@ class McpServers:
             raise InvalidRequest(f"AGENT_MCP needs MCP: pip install 'llmbackend[mcp]' ({error})") from error
         where = self._servers[name]
         if where.startswith(("http://", "https://")):
+            _hosts.add(urlsplit(where).hostname)
+            for logger in _LOG_URLS:
+                logging.getLogger(logger).addFilter(_without_keys)  # once: it is the same each time
             return BasicMCPClient(where, timeout=max(1, int(self._seconds)))
         command, *arguments = shlex.split(where)
         return BasicMCPClient(command, args=arguments, timeout=max(1, int(self._seconds)))
+
+
+def _without_keys(record: logging.LogRecord) -> bool:
+    """Leave user, password and query, in which a key may be, out of the servers' URLs in a record; always keep the record."""
+    said = record.getMessage()
+    shown = _URL.sub(
+        lambda url: url[1] + url[2] + url[3] if url[2].strip("[]").lower() in _hosts else url[0], said
+    )
+    if shown != said:
+        record.msg, record.args = shown, ()
+    return True
 
 
 def _plain(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import logging
 import re
 import socket
 import time
@@ -21,6 +22,7 @@ import requests
 
 import llmbackend
 from llmbackend import LLMBackendClient, LLMBackendError
+from llmbackend.agents.mcp import McpServers
 from llmbackend.inference.server_errors import _without
 from llmbackend.local import LocalTransport
 from llmbackend.operations import OPERATIONS
@@ -145,7 +147,7 @@ def _session(client: LLMBackendClient, said: list[str]) -> None:
     said += [repr(client), json.dumps(client.list_jobs(), default=str), client.list_jobs()._repr_html_()]
 
 
-def test_nothing_tells_a_key(tmp_path: Path) -> None:
+def test_nothing_tells_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     said: list[str] = []
     with running() as upstream:
         settings = {
@@ -158,7 +160,10 @@ def test_nothing_tells_a_key(tmp_path: Path) -> None:
             "upstream_timeout": 2,
         }
         local = {**settings, "data_dir": tmp_path / "local"}
-        with LLMBackendClient(transport=LocalTransport(Settings(**local))) as client:
+        with (
+            caplog.at_level(logging.DEBUG),
+            LLMBackendClient(transport=LocalTransport(Settings(**local))) as client,
+        ):
             _session(client, said)
         process = start(tmp_path / "server", warm=True, log_level="debug", **settings)
         try:
@@ -198,8 +203,25 @@ def test_nothing_tells_a_key(tmp_path: Path) -> None:
         for file in (tmp_path / name).rglob("*"):
             if file.is_file():  # of the engine's, most is room for what is to come
                 said.append(re.sub(rb"\0{16,}", b"\0", file.read_bytes()).decode("latin-1"))
+    assert "openai._base_client" in {one.name for one in caplog.records}
+    said += caplog.text.splitlines()
     assert len(said) > 100
     assert [(name, text[:300]) for text in said for name in _told(text)] == []
+
+
+def test_libraries_log_urls_of_mcp_servers_without_keys(caplog: pytest.LogCaptureFixture) -> None:
+    key = quote(SECRETS["mcp_server"], safe="")
+    urls = {
+        f"http://user:{key}@{host}/mcp?token={key}": f"http://{host}/mcp" for host in ("h.test:9", "[::1]:9")
+    }
+    other = "https://other.test/?page=2"
+    for url in urls:
+        McpServers({"it": url}, 1)._client("it")
+    with caplog.at_level(logging.INFO):
+        for url in (*urls, other, "http://["):
+            logging.getLogger("httpx2").info('HTTP Request: POST %s "HTTP/1.1 200 OK"', url)
+    shown = [*urls.values(), other, "http://["]
+    assert caplog.messages == [f'HTTP Request: POST {url} "HTTP/1.1 200 OK"' for url in shown]
 
 
 def test_the_log_at_debug_tells_no_key(tmp_path: Path) -> None:
