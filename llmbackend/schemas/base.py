@@ -54,7 +54,8 @@ def _one_form(name: str) -> str:
 DocumentId = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_one_form)]
 PartName = Annotated[str, Field(min_length=1, max_length=128)]
 """Name of a part that a project has registered (plugins.py)."""
-NOT_BLANK = form(r"\S", "a text, not white space alone")
+# Two characters are white space to Rust alone, which checks this, or to ECMAScript alone, which JSON Schema refers to.
+NOT_BLANK = form(r"[^\s\u0085\uFEFF]", "a text, not white space alone")
 Question = Annotated[str, Field(min_length=1, max_length=32_768, pattern=NOT_BLANK)]
 """A query. Shorter than a document, because it is looked up word by word."""
 PRINTABLE = form(r"^[^\x00-\x1f\x7f\ufffd]*$", "without control characters")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import jsonschema_rs
 import pytest
 
 from llmbackend import InvalidRequest, LLMBackendClient
+from llmbackend.schemas import AnalyzeRequest
 
 COMPLAINT = "The train was three hours late. Nobody told us why. I want my money back."
 
@@ -125,9 +127,14 @@ def test_an_empty_text_is_refused(client: LLMBackendClient) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_blank_text_is_refused(client: LLMBackendClient) -> None:
+@pytest.mark.parametrize("text", [" \n\t ", "\u2003\u0085\ufeff"])
+def test_a_blank_text_is_refused(client: LLMBackendClient, text: str) -> None:
+    """And the schema says the same of a text: the next line is white space to Rust alone, and the byte order mark to
+    ECMAScript, to which JSON Schema refers."""
     with pytest.raises(InvalidRequest, match="text"):
-        client.analyze_document(" \n\t ")
+        client.analyze_document(text)
+    told = AnalyzeRequest.model_json_schema()["properties"]["text"]
+    assert not jsonschema_rs.is_valid(told, text)
 
 
 def test_a_heading_is_no_part_of_the_sentence_right_below_it(client: LLMBackendClient) -> None:
