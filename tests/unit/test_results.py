@@ -31,9 +31,6 @@ from llmbackend import (
     schemas,
 )
 
-EVIL = "<img src=x onerror=alert(1)>"
-
-
 # Records
 
 
