@@ -95,7 +95,7 @@ def test_formulas_are_read() -> None:
     ("body", "parts", "why"),
     [
         ("", {"META-INF/manifest.xml": "<encryption-data/>"}, "encrypted: remove its password first"),
-        ("<text:span>" * 600 + "</text:span>" * 600, {}, "broken, or no .odt file"),
+        ("<text:span>" * 600 + "</text:span>" * 600, {}, "nested too deeply"),
         ("<text:p>a</text:p>" * 310_000, {}, "too large: it has 310,000 paragraphs"),
         ("<text:list-item/>" * 10, {}, "empty"),
         ("", {"big": bytes(260 * 2**20)}, "too large: it unpacks to"),
