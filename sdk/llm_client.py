@@ -5024,7 +5024,7 @@ def _is_called_like_a_file(text: Any) -> bool:
     if re.match(r"(~|\.\.?)?/|[A-Za-z]:\\|\.\.?\\", text):
         return bool(re.search(r"\.\w{1,8}$", text))
     return not re.search(r"\s", text) and (
-        _suffix(text) in (*ROWS, *FILE_TYPES.split(), *_INSTEAD) or ("/" in text and "*" in text)
+        _suffix(text) in (*ROWS, *FILE_TYPES.split(), *INSTEAD) or ("/" in text and "*" in text)
     )
 
 
@@ -5486,8 +5486,9 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-_NEITHER = "neither text nor PDF, Word, Excel, PowerPoint, OpenDocument text, EPUB or mail"
-_INSTEAD = {
+NEITHER = "neither text nor PDF, Word, Excel, PowerPoint, OpenDocument text, EPUB or mail"
+"""Says what a file is that cannot be read."""
+INSTEAD = {
     type: what
     for types, what in (
         (".gz .bz2 .xz .zst .zip .7z .rar .tar .tgz", "unpack it first"),
@@ -5500,6 +5501,7 @@ _INSTEAD = {
     )
     for type in types.split()
 }
+"""What to do with files of a type that is not read."""
 
 
 def _is_text(file: Any) -> bool:
@@ -5531,8 +5533,8 @@ def file_lots(
             failed.append(Record(id=name, error=f"cannot be read: {file.strerror}"))
             continue
         if _suffix(name) not in types and not _is_text(file):
-            instead = f": {_INSTEAD[_suffix(name)]}" if _suffix(name) in _INSTEAD else ""
-            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {_NEITHER}{instead}"))
+            instead = f": {INSTEAD[_suffix(name)]}" if _suffix(name) in INSTEAD else ""
+            failed.append(Record(id=name, error=f"unsupported type {_suffix(name)}: {NEITHER}{instead}"))
             continue
         try:
             size = len(file) if isinstance(file, bytes) else os.path.getsize(file)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import PurePosixPath
 
+from llm_client import INSTEAD, NEITHER
+
 from .decoding import clean, decoded, is_text
 from .formats import epub, html, mail, odt, pdf, sheets, slides, tables, text, word
 from .parsed import Parsed, Unreadable, Warn
@@ -17,28 +19,8 @@ ATTACHMENTS = 200
 """Most files inside one file that are read."""
 ATTACHMENT_DEPTH = 3
 """Levels of files inside files that are read."""
-
-
 NAMED = 10
 """Most files inside one file that a warning names."""
-
-NEITHER = "neither text nor PDF, Word, Excel, PowerPoint, OpenDocument text, EPUB or mail"
-"""Says what a file is that cannot be read."""
-
-INSTEAD = {
-    type: what
-    for types, what in (
-        (".gz .bz2 .xz .zst .zip .7z .rar .tar .tgz", "unpack it first"),
-        (".doc .dot .docm .dotx .rtf .pages .wpd .wps", "save it as .docx or .pdf"),
-        (".xls .xlsb .xlsm .ods .numbers", "save it as .xlsx"),
-        (".ppt .pps .ppsx .pptm .odp .key", "save it as .pptx or .pdf"),
-        (".mobi .azw .azw3 .djvu .ps .xps", "convert it to .epub or .pdf"),
-        (".msg", "save it as .eml"),
-        (".parquet", "rag_ingest(path) stores its rows"),
-    )
-    for type in types.split()
-}
-"""What to do with files of a type that is not read."""
 
 
 def parse(name: str, data: bytes) -> Parsed:

@@ -167,10 +167,9 @@ def checked(rows: list[Any], count: int, backend: str) -> NDArray[np.float32]:
     about = {"backend": backend}
     if len(rows) != count:
         raise BackendError(f"{backend} sent {len(rows)} vectors for {count} texts", details=about)
+    # NumPy would read "0.1" as a number.
     if not all(set(map(type, row)) <= {int, float} for row in rows if isinstance(row, list)):
-        raise BackendError(
-            f"{backend} sent vectors that are not numbers", details=about
-        )  # NumPy would read "0.1"
+        raise BackendError(f"{backend} sent vectors that are not numbers", details=about)
     try:
         with np.errstate(over="ignore"):
             values = np.array(rows, dtype=np.float32)

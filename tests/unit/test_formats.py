@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from llm_client import NEITHER
 from llmbackend.files.parsed import Parsed, Unreadable
-from llmbackend.files.parsing import NEITHER, parse, parse_all
+from llmbackend.files.parsing import parse, parse_all
 from tests import files
 
 

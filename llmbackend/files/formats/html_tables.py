@@ -104,9 +104,8 @@ def _names(row: Any) -> bool:
 
 def _fill_spans(table: Any, room: int) -> int:
     """Repeat cells that span rows or columns, so that every row has all its values and labels, while there is room."""
-    below: dict[
-        int, tuple[Any, int, int]
-    ] = {}  # by column: the cell that spans further rows, how many, its tags
+    # By column: the cell that spans further rows, how many of them, and its tags.
+    below: dict[int, tuple[Any, int, int]] = {}
     for row in _rows(table):
         column = 0
         cells = _cells(row)
