@@ -28,6 +28,18 @@ class Passages:
         """The best quote of each source, by its index from 0."""
         return {quote.text: quote for quote in reversed(self.quotes)}
 
+    @property
+    def hits(self) -> list[Candidate]:
+        return [candidate for candidate in self.candidates if candidate.dropped is None]
+
+    async def within(self, budget: int) -> list[str]:
+        """Return the texts that the model reads, each below its headings, within a budget of tokens.
+
+        If the whole passages do not fit, each is cut to the sentences around its quote, and the last ones may be left
+        out. The first passage is always included.
+        """
+        return await threads.by_length(_characters(self.hits), _within, self, budget)
+
 
 async def number(question: str, candidates: list[Candidate]) -> Passages:
     """Number the hits as sources, each with a verbatim quote: the sentence that shares most words with the question.
@@ -36,7 +48,7 @@ async def number(question: str, candidates: list[Candidate]) -> Passages:
     """
     hits = [candidate for candidate in candidates if candidate.dropped is None]
     quotes = await fitting(None, question, [hit.chunk.text for hit in hits]) if hits else []
-    told = await threads.processor(sources, stems(question), hits, quotes)
+    told = await threads.by_length(_characters(hits), sources, stems(question), hits, quotes)
     return Passages(question, candidates, told, quotes)
 
 
@@ -68,14 +80,13 @@ def above(asked: set[str], headings: Sequence[str], said: str) -> list[str]:
     return told
 
 
-def within(passages: Passages, budget: int) -> list[str]:
-    """Return the texts that the model reads, each below its headings, within a budget of tokens.
+def _characters(hits: Sequence[Candidate]) -> int:
+    return sum(len(hit.chunk.below_headings) for hit in hits)
 
-    If the whole passages do not fit, each is cut to the sentences around its quote, and the last ones may be left out. The
-    first passage is always included.
-    """
+
+def _within(passages: Passages, budget: int) -> list[str]:
     best = passages.best
-    hits = [candidate.chunk for candidate in passages.candidates if candidate.dropped is None]
+    hits = [hit.chunk for hit in passages.hits]
     whole = [hit.below_headings for hit in hits]
     if sum(len(tokens_of(text)) for text in whole) <= budget:
         return whole

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from .. import threads
 from ..errors import BackendError
 from ..inference.chat import ChatModel, total
 from ..knowledge.retrieval.retrieval import NEXT_BEST, Retriever
@@ -20,7 +19,7 @@ from ..text.delimiters import as_data, delimited
 from ..tracing import Clock
 from .citations import NOT_THERE, Checked, citing_nothing
 from .conversation import standalone
-from .passages import Passages, number, within
+from .passages import Passages, number
 
 _USER = "Passages:\n\n{passages}\n\nQuestion: {question}\nAnswer:"
 
@@ -65,7 +64,7 @@ class Synthesis:
         if not self.passages.sources:
             return
         window = await self.chat.window()
-        texts = await threads.processor(within, self.passages, window.passages)
+        texts = await self.passages.within(window.passages)
         self.read = len(texts)
         passages = "\n\n".join(
             delimited("passage", citing_nothing(text), number=number)

@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from .. import threads
 from ..answers.citations import ANEW, Checked, citing_nothing
 from ..answers.links import Inert, Links
-from ..answers.passages import Passages, within
+from ..answers.passages import Passages
 from ..inference.chat import ChatModel
 from ..prompts import Prompt
 from ..text.delimiters import delimited
@@ -22,7 +21,7 @@ async def grounded(
     told = [dict(turn) for turn in turns]
     if not passages.sources:
         return told, 0
-    texts = await threads.processor(within, passages, (await chat.window()).passages)
+    texts = await passages.within((await chat.window()).passages)
     shown = "\n\n".join(
         delimited("passage", citing_nothing(text), number=number)
         for number, text in enumerate(texts, start=1)
