@@ -54,9 +54,8 @@ FEWEST = 2
 BEHIND = 3
 """Bulk work may keep the server busy for at most this many times as long as a question takes on an idle server."""
 
-BEHIND_SECONDS = 0.03
-"""Bulk work may always keep the server busy for this long, so that it does not idle between two requests, and so that
-requests are not so small that most of their time is their own cost."""
+BEHIND_SECONDS = 0.01
+"""Bulk work may always keep the server busy for this long, so that it does not idle between two requests."""
 
 VARIANCE = 6
 """So many mean deviations above the mean, few times are longer. For as long as nearly every request is on its
