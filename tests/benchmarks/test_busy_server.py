@@ -7,7 +7,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,10 +44,10 @@ def test_callers_share_a_bounded_server(tmp_path: Path, table: Table, a_text: fl
             with LLMBackendClient(transport=LocalTransport(settings)) as client:
                 quiet = _questions(client, SECONDS / 2)
                 rate = _rate(url, lambda: _write(client, texts))
-                callers = threading.Thread(target=_write, args=(client, texts))
-                callers.start()
-                busy = _questions(client, SECONDS - 1)
-                callers.join()
+                with ThreadPoolExecutor(1) as thread:
+                    writing = thread.submit(_write, client, texts)
+                    busy = _questions(client, SECONDS - 1)
+                    writing.result()
             refused = _counts(url)["refused"]
         finally:
             process.terminate()

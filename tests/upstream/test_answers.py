@@ -13,6 +13,7 @@ from llmbackend import (
     LLMBackendError,
     Overloaded,
     StreamInterrupted,
+    threads,
 )
 from tests.upstream.conftest import ATTEMPTS, Connect, fails
 from tests.upstream.fake import REPLY, Upstream
@@ -54,6 +55,19 @@ def test_a_model_reads_passages_below_their_headings(
         '<passage number="1">\nAldersea > Harbour, dredged in 1911\n\nIt has'
         in request["messages"][-1]["content"]
     )
+
+
+def test_short_passages_take_no_thread_that_others_may_occupy(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect()
+    client.rag_ingest(DOCUMENTS, "town")
+
+    async def occupied(*work: object) -> None:
+        raise Overloaded("waits for what others do")
+
+    monkeypatch.setattr(threads, "processor", occupied)
+    assert client.rag_query(QUESTION, "town") == REPLY
 
 
 def test_a_streamed_answer_has_its_sources_first(
